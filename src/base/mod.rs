@@ -1,0 +1,13 @@
+//! Layer 0: what everything stands on. Identifiers, bounds, time, hashing, lists, counters.
+//!
+//! Nothing here knows of packets or of the operating system.
+
+pub mod counters;
+pub mod hash;
+pub mod ids;
+pub mod limits;
+pub mod lru;
+pub mod prefetch;
+pub mod rate;
+pub mod time;
+pub mod timers;

@@ -1,0 +1,4 @@
+//! Wharf: a userspace virtual switch and router for containers.
+
+pub mod base;
+pub mod wire;
