@@ -1,0 +1,243 @@
+//! A batch of frames in one arena.
+
+use std::ops::Range;
+
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::{DropReason, FrameMut, Offload, PacketBuf};
+use crate::base::limits::{BATCH_BYTES_MAX, BATCH_FRAMES_MAX, FRAME_MAX, HEADROOM};
+use crate::wire::ethernet;
+use crate::wire::vnet::{HEADER_LEN as VNET_LEN, VnetHeader};
+
+/// Where a frame lies in its room.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slot {
+    start: u32,
+    len: u32,
+    /// How far the frame may grow to the front.
+    floor: u32,
+    pub(super) offload: Offload,
+}
+
+impl Slot {
+    pub(super) fn new(start: usize, len: usize, offload: Offload) -> Self {
+        let floor = (start + VNET_LEN).saturating_sub(HEADROOM);
+        Self { start: start as u32, len: len as u32, floor: floor as u32, offload }
+    }
+
+    #[inline]
+    pub(super) fn range(&self) -> Range<usize> {
+        self.start as usize..(self.start + self.len) as usize
+    }
+
+    #[inline]
+    pub(super) fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    pub(super) fn set_len(&mut self, len: usize) {
+        self.len = len as u32;
+    }
+
+    pub(super) fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len as u32);
+    }
+
+    pub(super) fn grow_front(&mut self, n: usize) -> Option<()> {
+        let start = self.start.checked_sub(n as u32).filter(|start| *start >= self.floor)?;
+        self.start = start;
+        self.len += n as u32;
+        self.offload.shift(n as i32);
+        Some(())
+    }
+
+    pub(super) fn shrink_front(&mut self, n: usize) {
+        self.start += n as u32;
+        self.len -= n as u32;
+        self.offload.shift(-(n as i32));
+    }
+
+    /// Writes the virtio-net header before the frame and gives the range of both.
+    #[inline]
+    pub(super) fn write_vnet(&self, room: &mut [u8]) -> Range<usize> {
+        let frame = self.range();
+        let hdr_len = header_len(&room[frame.clone()], self.offload);
+        let header = self.offload.to_vnet(hdr_len);
+        let whole = frame.start - VNET_LEN..frame.end;
+        room[whole.start..frame.start].copy_from_slice(header.as_bytes());
+        whole
+    }
+}
+
+/// Length of all headers of a super-frame; the kernel raises a value that is too small, and only
+/// looks at it for super-frames.
+fn header_len(frame: &[u8], offload: Offload) -> u16 {
+    let super::Csum::Partial { start, offset } = offload.csum else { return 0 };
+    if offload.gso == super::Gso::None {
+        return 0;
+    }
+    match offset {
+        crate::wire::tcp::CHECKSUM_OFFSET => {
+            let data_offset = frame.get(usize::from(start) + 12).map_or(5, |b| b >> 4);
+            start + u16::from(data_offset) * 4
+        }
+        _ => start + 8,
+    }
+}
+
+/// Frames read together, processed together, written together.
+///
+/// The arena is filled from the front; every frame has [`HEADROOM`] before it. Small frames come up to
+/// [`BATCH_FRAMES_MAX`] at a time, super-frames four at a time, so that a batch stays in the cache.
+#[derive(Debug)]
+pub struct FrameBatch {
+    arena: Box<[u8]>,
+    used: usize,
+    slots: Vec<Slot>,
+}
+
+impl Default for FrameBatch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl FrameBatch {
+    /// An empty batch; the only allocation it ever makes.
+    pub fn new() -> Self {
+        Self {
+            arena: vec![0; BATCH_BYTES_MAX].into_boxed_slice(),
+            used: 0,
+            slots: Vec::with_capacity(BATCH_FRAMES_MAX),
+        }
+    }
+
+    /// Forgets all frames.
+    #[inline]
+    pub fn clear(&mut self) {
+        self.used = 0;
+        self.slots.clear();
+    }
+
+    /// Number of frames.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether there is no frame.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Room for one read: virtio-net header and frame. `None` when the batch is full.
+    #[inline]
+    pub fn spare(&mut self) -> Option<&mut [u8]> {
+        let start = self.used + HEADROOM - VNET_LEN;
+        let end = start + VNET_LEN + FRAME_MAX;
+        if self.slots.len() == BATCH_FRAMES_MAX {
+            return None;
+        }
+        self.arena.get_mut(start..end)
+    }
+
+    /// Takes in the `n` bytes that a read put into [`spare`](Self::spare).
+    ///
+    /// # Errors
+    /// A frame too short for its headers, or a virtio-net header that lies: nothing is kept of it.
+    #[inline]
+    pub fn commit(&mut self, n: usize) -> Result<(), DropReason> {
+        let start = self.used + HEADROOM;
+        let frame_len = n.saturating_sub(VNET_LEN);
+        if frame_len < ethernet::HEADER_LEN {
+            return Err(DropReason::Truncated);
+        }
+        let header = VnetHeader::read_from_bytes(&self.arena[start - VNET_LEN..start])
+            .unwrap_or(VnetHeader::NONE);
+        let offload = Offload::from_vnet(&header, frame_len)?;
+        self.slots.push(Slot::new(start, frame_len, offload));
+        // The next frame's virtio-net header starts on an eight-byte boundary plus six, so that its
+        // IP header lies on an eight-byte boundary.
+        self.used = (start + frame_len).next_multiple_of(64);
+        Ok(())
+    }
+
+    /// Copies a frame in; `false` when the batch is full.
+    #[must_use]
+    pub fn push(&mut self, frame: &[u8], offload: Offload) -> bool {
+        let Some(room) = self.spare() else { return false };
+        let Some(target) = room.get_mut(VNET_LEN..VNET_LEN + frame.len()) else { return false };
+        target.copy_from_slice(frame);
+        let start = self.used + HEADROOM;
+        self.slots.push(Slot::new(start, frame.len(), offload));
+        self.used = (start + frame.len()).next_multiple_of(64);
+        true
+    }
+
+    /// Copies an owned frame in; `false` when the batch is full.
+    #[must_use]
+    pub fn push_owned(&mut self, buf: &PacketBuf) -> bool {
+        self.push(buf.bytes(), buf.offload())
+    }
+
+    /// Frame `index` with the room around it.
+    #[inline]
+    pub fn frame(&mut self, index: usize) -> FrameMut<'_> {
+        FrameMut::new(&mut self.arena, &mut self.slots[index])
+    }
+
+    /// The bytes of frame `index`.
+    #[inline]
+    pub fn bytes(&self, index: usize) -> &[u8] {
+        &self.arena[self.slots[index].range()]
+    }
+
+    /// The offload metadata of frame `index`.
+    #[inline]
+    pub fn offload(&self, index: usize) -> Offload {
+        self.slots[index].offload
+    }
+
+    /// Frame `index` with a virtio-net header put before it, ready for one `write`.
+    #[inline]
+    pub fn with_vnet_header(&mut self, index: usize) -> &[u8] {
+        let range = self.slots[index].write_vnet(&mut self.arena);
+        &self.arena[range]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_frames_fill_a_batch_by_number_and_super_frames_by_bytes() {
+        let mut batch = FrameBatch::new();
+        let small =
+            std::iter::from_fn(|| batch.push(&[0; 60], Offload::NONE).then_some(())).count();
+        assert_eq!(small, BATCH_FRAMES_MAX);
+        batch.clear();
+        let large = std::iter::from_fn(|| batch.push(&[0; FRAME_MAX], Offload::NONE).then_some(()));
+        assert_eq!(large.count(), BATCH_BYTES_MAX / (FRAME_MAX + HEADROOM));
+    }
+
+    #[test]
+    fn a_read_is_taken_in_and_written_out_with_the_same_header() {
+        let mut batch = FrameBatch::new();
+        let mut read = vec![0_u8; VNET_LEN + 60];
+        read[VNET_LEN + 12] = 0x08;
+        batch.spare().unwrap()[..read.len()].copy_from_slice(&read);
+        batch.commit(read.len()).unwrap();
+        assert_eq!(batch.with_vnet_header(0), read);
+    }
+
+    #[test]
+    fn a_read_shorter_than_its_headers_is_refused() {
+        let mut batch = FrameBatch::new();
+        for n in [0, 9, 10, VNET_LEN + 13] {
+            assert_eq!(batch.commit(n), Err(DropReason::Truncated));
+        }
+        assert!(batch.is_empty());
+    }
+}

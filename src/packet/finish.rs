@@ -1,0 +1,20 @@
+//! Completing an unfinished transport checksum, for ways out that cannot do it.
+
+use super::{Csum, FrameMut};
+use crate::wire::checksum;
+
+/// Sums what the sender left unsummed. A super-frame stays unfinished: it must be
+/// [split](super::split) first, which finishes each segment.
+pub fn finish_checksum(frame: &mut FrameMut<'_>) {
+    let Csum::Partial { start, offset } = frame.offload().csum else { return };
+    let (start, at) = (usize::from(start), usize::from(start) + usize::from(offset));
+    let bytes = frame.bytes_mut();
+    let Some(covered) = bytes.get(start..) else { return };
+    let sum = !checksum::sum(covered);
+    // RFC 768: a computed zero is sent as all ones; harmless for TCP, where both mean the same.
+    let field = if sum == 0 { 0xffff } else { sum };
+    if let Some(bytes) = bytes.get_mut(at..at + 2) {
+        bytes.copy_from_slice(&field.to_be_bytes());
+    }
+    frame.offload_mut().csum = Csum::Complete;
+}

@@ -1,0 +1,282 @@
+//! Header offsets, found once.
+//!
+//! One pass over a frame says where its network and transport headers lie and which flow it belongs
+//! to. Everything later reads through these offsets; what contradicts itself is dropped here.
+
+use zerocopy::FromBytes;
+
+use super::DropReason;
+use crate::wire::addr::Addr;
+use crate::wire::ethernet::{self, Ethernet};
+use crate::wire::icmp::{self, Icmp};
+use crate::wire::ipv4::Ipv4;
+use crate::wire::ipv6::{self, Ipv6};
+use crate::wire::mac::Mac;
+use crate::wire::tcp::Tcp;
+use crate::wire::udp::Udp;
+
+/// Network protocol of a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum L3 {
+    /// Something we only bridge; the EtherType.
+    Other(u16),
+    /// ARP.
+    Arp,
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// Which part of a datagram a packet is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fragment {
+    /// All of it.
+    Whole,
+    /// The first fragment: it has the transport header.
+    First,
+    /// A later one: it has none.
+    Later,
+}
+
+/// What one pass over a frame found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Parsed {
+    /// Destination MAC.
+    pub dst_mac: Mac,
+    /// Source MAC.
+    pub src_mac: Mac,
+    /// Network protocol.
+    pub l3: L3,
+    /// Fragmentation.
+    pub fragment: Fragment,
+    /// Protocol after all extension headers; zero without IP.
+    pub proto: u8,
+    /// TCP flags; zero for other protocols.
+    pub tcp_flags: u8,
+    /// TTL or hop limit.
+    pub ttl: u8,
+    /// Offset of the transport header from the frame's start; the IP payload's if there is none.
+    pub l4: u16,
+    /// Length of the IP packet, headers included. What lies beyond in the frame is padding.
+    pub ip_len: u32,
+    /// Source address.
+    pub src: Addr,
+    /// Destination address.
+    pub dst: Addr,
+    /// Source port, or an echo request's identifier.
+    pub src_port: u16,
+    /// Destination port, or an echo reply's identifier.
+    pub dst_port: u16,
+}
+
+/// Offset of the network header: our frames carry no tag.
+pub const L3_OFFSET: usize = ethernet::HEADER_LEN;
+
+/// Extension headers walked before giving up; more is an attack (RFC 8504 5.3 allows a limit).
+const EXTENSIONS_MAX: usize = 8;
+
+impl Parsed {
+    /// Parses a frame from its Ethernet header.
+    #[inline]
+    pub fn new(frame: &[u8]) -> Result<Self, DropReason> {
+        let (eth, rest) = Ethernet::ref_from_prefix(frame).map_err(|_| DropReason::Truncated)?;
+        let mut parsed = Self {
+            dst_mac: eth.dst,
+            src_mac: eth.src,
+            l3: L3::Other(eth.ethertype.get()),
+            fragment: Fragment::Whole,
+            proto: 0,
+            tcp_flags: 0,
+            ttl: 0,
+            l4: L3_OFFSET as u16,
+            ip_len: 0,
+            src: Addr::UNSPECIFIED,
+            dst: Addr::UNSPECIFIED,
+            src_port: 0,
+            dst_port: 0,
+        };
+        match eth.ethertype.get() {
+            ethernet::IPV4 => parsed.ipv4(rest)?,
+            ethernet::IPV6 => parsed.ipv6(rest)?,
+            ethernet::ARP => parsed.l3 = L3::Arp,
+            ethernet::VLAN | ethernet::QINQ => return Err(DropReason::VlanTagged),
+            _ => {}
+        }
+        Ok(parsed)
+    }
+
+    /// Whether the packet is IP of either version.
+    #[inline]
+    pub fn is_ip(&self) -> bool {
+        matches!(self.l3, L3::V4 | L3::V6)
+    }
+
+    /// Length of the IP header with its options or extension headers.
+    pub fn ip_header_len(&self) -> usize {
+        usize::from(self.l4) - L3_OFFSET
+    }
+
+    /// Length of transport header and payload.
+    pub fn l4_len(&self) -> usize {
+        (self.ip_len as usize).saturating_sub(self.ip_header_len())
+    }
+
+    /// The part of `frame` from the transport header to the end of the IP packet.
+    pub fn l4_bytes<'a>(&self, frame: &'a [u8]) -> &'a [u8] {
+        let end = L3_OFFSET + self.ip_len as usize;
+        frame.get(usize::from(self.l4)..end).unwrap_or_default()
+    }
+
+    fn ipv4(&mut self, packet: &[u8]) -> Result<(), DropReason> {
+        let (ip, _) = Ipv4::ref_from_prefix(packet).map_err(|_| DropReason::Truncated)?;
+        let (header_len, total) = (ip.header_len(), usize::from(ip.total_len.get()));
+        if ip.version() != 4 || header_len < 20 || total < header_len {
+            return Err(DropReason::Malformed);
+        }
+        let payload = packet.get(header_len..total).ok_or(DropReason::Truncated)?;
+        self.l3 = L3::V4;
+        self.src = ip.src_addr();
+        self.dst = ip.dst_addr();
+        self.ttl = ip.ttl;
+        self.proto = ip.protocol;
+        self.ip_len = total as u32;
+        self.l4 = (L3_OFFSET + header_len) as u16;
+        if ip.is_fragment() {
+            self.fragment =
+                if ip.fragment_offset() == 0 { Fragment::First } else { Fragment::Later };
+        }
+        self.transport(payload)
+    }
+
+    fn ipv6(&mut self, packet: &[u8]) -> Result<(), DropReason> {
+        let (ip, rest) = Ipv6::ref_from_prefix(packet).map_err(|_| DropReason::Truncated)?;
+        if ip.version() != 6 {
+            return Err(DropReason::Malformed);
+        }
+        let payload = rest.get(..usize::from(ip.payload_len.get())).ok_or(DropReason::Truncated)?;
+        self.l3 = L3::V6;
+        self.src = ip.src_addr();
+        self.dst = ip.dst_addr();
+        self.ttl = ip.hop_limit;
+        self.ip_len = (ipv6::HEADER_LEN + payload.len()) as u32;
+        self.proto = ip.next_header;
+        self.l4 = (L3_OFFSET + ipv6::HEADER_LEN) as u16;
+        let payload =
+            if is_extension(ip.next_header) { self.extensions(payload)? } else { payload };
+        self.transport(payload)
+    }
+
+    /// Walks extension headers (RFC 8200 4) and returns what follows them.
+    fn extensions<'a>(&mut self, mut rest: &'a [u8]) -> Result<&'a [u8], DropReason> {
+        for _ in 0..EXTENSIONS_MAX {
+            let len = match self.proto {
+                ipv6::FRAGMENT => {
+                    let (fragment, _) =
+                        ipv6::Fragment::ref_from_prefix(rest).map_err(|_| DropReason::Truncated)?;
+                    if fragment.offset() != 0 {
+                        self.fragment = Fragment::Later;
+                    } else if fragment.more() {
+                        self.fragment = Fragment::First;
+                    }
+                    8
+                }
+                proto if is_extension(proto) => match rest {
+                    [_, len, ..] => 8 + usize::from(*len) * 8,
+                    _ => return Err(DropReason::Truncated),
+                },
+                _ => return Ok(rest),
+            };
+            // The next header of a later fragment is in its header too, but what follows is payload.
+            self.proto = *rest.first().ok_or(DropReason::Truncated)?;
+            rest = rest.get(len..).ok_or(DropReason::Truncated)?;
+            self.l4 += len as u16;
+            if self.fragment == Fragment::Later {
+                return Ok(rest);
+            }
+        }
+        if is_extension(self.proto) { Err(DropReason::Malformed) } else { Ok(rest) }
+    }
+
+    #[inline]
+    fn transport(&mut self, payload: &[u8]) -> Result<(), DropReason> {
+        if self.fragment == Fragment::Later {
+            return Ok(());
+        }
+        match self.proto {
+            ipv6::TCP => {
+                let (tcp, _) = Tcp::ref_from_prefix(payload).map_err(|_| DropReason::Truncated)?;
+                if tcp.header_len() < 20 || tcp.header_len() > payload.len() {
+                    return Err(DropReason::Malformed);
+                }
+                self.src_port = tcp.src_port.get();
+                self.dst_port = tcp.dst_port.get();
+                self.tcp_flags = tcp.flags;
+            }
+            ipv6::UDP => {
+                let (udp, _) = Udp::ref_from_prefix(payload).map_err(|_| DropReason::Truncated)?;
+                let len = usize::from(udp.len.get());
+                if self.fragment == Fragment::Whole && (len < 8 || len > payload.len()) {
+                    return Err(DropReason::Malformed);
+                }
+                self.src_port = udp.src_port.get();
+                self.dst_port = udp.dst_port.get();
+            }
+            ipv6::SCTP => {
+                let (sctp, _) = crate::wire::sctp::Sctp::ref_from_prefix(payload)
+                    .map_err(|_| DropReason::Truncated)?;
+                self.src_port = sctp.src_port.get();
+                self.dst_port = sctp.dst_port.get();
+            }
+            ipv6::ICMP if self.l3 == L3::V4 => {
+                let (icmp, _) =
+                    Icmp::ref_from_prefix(payload).map_err(|_| DropReason::Truncated)?;
+                match icmp.kind {
+                    icmp::v4::ECHO_REQUEST | icmp::v4::TIMESTAMP_REQUEST => {
+                        self.src_port = icmp.id.get();
+                    }
+                    icmp::v4::ECHO_REPLY | icmp::v4::TIMESTAMP_REPLY => {
+                        self.dst_port = icmp.id.get();
+                    }
+                    _ => {}
+                }
+            }
+            ipv6::ICMPV6 if self.l3 == L3::V6 => {
+                let (icmp, _) =
+                    Icmp::ref_from_prefix(payload).map_err(|_| DropReason::Truncated)?;
+                match icmp.kind {
+                    icmp::v6::ECHO_REQUEST => self.src_port = icmp.id.get(),
+                    icmp::v6::ECHO_REPLY => self.dst_port = icmp.id.get(),
+                    _ => {}
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+fn is_extension(next_header: u8) -> bool {
+    matches!(next_header, ipv6::HOP_BY_HOP | ipv6::ROUTING | ipv6::FRAGMENT | ipv6::DEST_OPTIONS)
+}
+
+/// Whether a packet is an ICMP message that is not a query: an error or neighbour discovery. Those
+/// make no flow of their own.
+pub fn is_icmp_non_query(parsed: &Parsed, frame: &[u8]) -> bool {
+    let kind = parsed.l4_bytes(frame).first().copied();
+    match (parsed.l3, parsed.proto) {
+        (L3::V4, ipv6::ICMP) => !matches!(
+            kind,
+            Some(
+                icmp::v4::ECHO_REQUEST
+                    | icmp::v4::ECHO_REPLY
+                    | icmp::v4::TIMESTAMP_REQUEST
+                    | icmp::v4::TIMESTAMP_REPLY
+            )
+        ),
+        (L3::V6, ipv6::ICMPV6) => {
+            !matches!(kind, Some(icmp::v6::ECHO_REQUEST | icmp::v6::ECHO_REPLY))
+        }
+        _ => false,
+    }
+}

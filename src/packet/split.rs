@@ -1,0 +1,1 @@
+//! Cutting a super-frame into segments.
