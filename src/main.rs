@@ -1,1 +1,3 @@
+//! The `wharf` program.
+
 fn main() {}
