@@ -2,4 +2,5 @@
 
 pub mod base;
 pub mod packet;
+pub mod stage;
 pub mod wire;
