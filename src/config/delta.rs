@@ -1,0 +1,31 @@
+//! Changes of the configuration, as control sends them to every worker.
+
+use std::sync::Arc;
+
+use super::{Network, Port, Uplink};
+use crate::base::ids::{NetworkId, PortId, PublicationId, UplinkId};
+use crate::stage::service::publish::Publication;
+use crate::wire::addr::Addr;
+
+/// One change. Control has validated it: references exist, nothing overlaps.
+#[derive(Clone, Debug)]
+pub enum Delta {
+    /// A network appears or changes.
+    Network(Arc<Network>),
+    /// A network goes; its ports have gone before.
+    RemoveNetwork(NetworkId),
+    /// A port appears or changes.
+    Port(Arc<Port>),
+    /// A port goes, and with it its flows, neighbours and learned addresses.
+    RemovePort(PortId),
+    /// An uplink appears or changes.
+    Uplink(Arc<Uplink>),
+    /// An uplink goes; no network names it any more.
+    RemoveUplink(UplinkId),
+    /// A publication appears.
+    Publish(Publication),
+    /// A publication goes.
+    Unpublish(PublicationId),
+    /// The host's own addresses: published ports answer on them from inside, too.
+    HostAddresses(Arc<[Addr]>),
+}

@@ -1,0 +1,229 @@
+//! The tables of one worker: indexes over shared, immutable objects.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use super::{Delta, Network, Port, PortKind, Uplink};
+use crate::base::ids::{DomainId, Generation, NetworkId, PortId, UplinkId};
+use crate::stage::bridge::guard::Guard;
+use crate::stage::route::lpm::RouteTable;
+use crate::stage::service::publish::PublishTable;
+use crate::wire::addr::Addr;
+use crate::wire::mac::Mac;
+
+/// Where a route leads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RouteTarget {
+    /// On the link of a network.
+    Network(NetworkId),
+}
+
+/// A port with what is derived from it once.
+#[derive(Debug)]
+pub(crate) struct PortEntry {
+    pub(crate) port: Arc<Port>,
+    pub(crate) guard: Option<Guard>,
+    /// What a frame to be routed is addressed to here: the gateway's MAC, or our own on an uplink.
+    pub(crate) router_mac: Mac,
+}
+
+/// Everything the data path reads.
+#[derive(Debug, Default)]
+pub struct Tables {
+    ports: Vec<Option<PortEntry>>,
+    networks: HashMap<NetworkId, Arc<Network>>,
+    uplinks: HashMap<UplinkId, Arc<Uplink>>,
+    by_addr: HashMap<(DomainId, Addr), PortId>,
+    by_mac: HashMap<(DomainId, Mac), PortId>,
+    members: HashMap<DomainId, Vec<PortId>>,
+    routes: RouteTable<RouteTarget>,
+    publications: PublishTable,
+    host_addrs: Arc<[Addr]>,
+    generation: Generation,
+}
+
+impl Tables {
+    /// The current generation.
+    #[inline]
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// Makes every flow be judged again.
+    pub fn bump(&mut self) {
+        self.generation = self.generation.next();
+    }
+
+    /// A port.
+    #[inline]
+    pub fn port(&self, id: PortId) -> Option<&Arc<Port>> {
+        self.entry(id).map(|e| &e.port)
+    }
+
+    #[inline]
+    pub(crate) fn entry(&self, id: PortId) -> Option<&PortEntry> {
+        self.ports.get(usize::from(id.0))?.as_ref()
+    }
+
+    /// All ports.
+    pub fn ports(&self) -> impl Iterator<Item = &Arc<Port>> {
+        self.ports.iter().flatten().map(|e| &e.port)
+    }
+
+    /// A network.
+    pub fn network(&self, id: NetworkId) -> Option<&Arc<Network>> {
+        self.networks.get(&id)
+    }
+
+    /// The network of a domain, unless it is an uplink's.
+    pub fn network_of(&self, domain: DomainId) -> Option<&Arc<Network>> {
+        if domain.is_uplink() { None } else { self.networks.get(&NetworkId(domain.0)) }
+    }
+
+    /// An uplink.
+    pub fn uplink(&self, id: UplinkId) -> Option<&Arc<Uplink>> {
+        self.uplinks.get(&id)
+    }
+
+    /// The uplink of a domain, unless it is a network's.
+    pub fn uplink_of(&self, domain: DomainId) -> Option<&Arc<Uplink>> {
+        self.uplinks.values().find(|u| DomainId::from(u.id) == domain)
+    }
+
+    /// All uplinks.
+    pub fn uplinks(&self) -> impl Iterator<Item = &Arc<Uplink>> {
+        self.uplinks.values()
+    }
+
+    /// The port of a known station, by address.
+    pub fn port_by_addr(&self, domain: DomainId, addr: Addr) -> Option<PortId> {
+        self.by_addr.get(&(domain, addr)).copied()
+    }
+
+    /// The port of a known station, by MAC.
+    pub fn port_by_mac(&self, domain: DomainId, mac: Mac) -> Option<PortId> {
+        self.by_mac.get(&(domain, mac)).copied()
+    }
+
+    /// Ports of a domain, in no order.
+    pub fn members(&self, domain: DomainId) -> &[PortId] {
+        self.members.get(&domain).map_or(&[], Vec::as_slice)
+    }
+
+    /// The longest matching route.
+    pub fn route(&self, dst: Addr) -> Option<RouteTarget> {
+        self.routes.lookup(dst).copied()
+    }
+
+    /// All routes with their prefixes.
+    pub fn routes(&self) -> &RouteTable<RouteTarget> {
+        &self.routes
+    }
+
+    /// Publications.
+    pub fn publications(&self) -> &PublishTable {
+        &self.publications
+    }
+
+    /// Whether `addr` is one at which published ports answer: the host's, or ours on an uplink.
+    pub fn is_host_addr(&self, addr: Addr) -> bool {
+        self.host_addrs.contains(&addr) || self.uplinks.values().any(|u| u.is_ours(addr))
+    }
+
+    /// Applies one change.
+    pub fn apply(&mut self, delta: &Delta) {
+        match delta {
+            Delta::Network(network) => self.put_network(network),
+            Delta::RemoveNetwork(id) => self.remove_network(*id),
+            Delta::Port(port) => self.put_port(port),
+            Delta::RemovePort(id) => self.remove_port(*id),
+            Delta::Uplink(uplink) => {
+                self.uplinks.insert(uplink.id, Arc::clone(uplink));
+            }
+            Delta::RemoveUplink(id) => {
+                self.uplinks.remove(id);
+            }
+            Delta::Publish(publication) => {
+                // Control has checked for conflicts; one that slipped through keeps the older one.
+                let _ = self.publications.insert(publication.clone());
+            }
+            Delta::Unpublish(id) => {
+                self.publications.remove(*id);
+            }
+            Delta::HostAddresses(addrs) => self.host_addrs = Arc::clone(addrs),
+        }
+        self.bump();
+    }
+
+    fn put_network(&mut self, network: &Arc<Network>) {
+        self.remove_network(network.id);
+        for subnet in &network.subnets {
+            self.routes.insert(subnet.prefix, subnet.len, RouteTarget::Network(network.id));
+        }
+        self.networks.insert(network.id, Arc::clone(network));
+        for id in self.members(network.id.into()).to_vec() {
+            if let Some(port) = self.port(id).cloned() {
+                self.put_port(&port);
+            }
+        }
+    }
+
+    fn remove_network(&mut self, id: NetworkId) {
+        let Some(network) = self.networks.remove(&id) else { return };
+        for subnet in &network.subnets {
+            self.routes.remove(subnet.prefix, subnet.len);
+        }
+    }
+
+    fn put_port(&mut self, port: &Arc<Port>) {
+        self.remove_port(port.id);
+        let router_mac = match port.kind {
+            PortKind::Endpoint | PortKind::Host => {
+                self.network_of(port.domain).map_or(Mac::ZERO, |n| n.gateway_mac)
+            }
+            PortKind::PacketUplink | PortKind::SocketUplink => port.mac,
+        };
+        if port.kind == PortKind::Endpoint {
+            self.by_mac.insert((port.domain, port.mac), port.id);
+            for addr in &port.addrs {
+                self.by_addr.insert((port.domain, *addr), port.id);
+            }
+        }
+        self.members.entry(port.domain).or_default().push(port.id);
+        let guard =
+            port.guard.then(|| Guard { mac: port.mac, addrs: port.addrs.clone() });
+        let at = usize::from(port.id.0);
+        if self.ports.len() <= at {
+            self.ports.resize_with(at + 1, || None);
+        }
+        self.ports[at] = Some(PortEntry { port: Arc::clone(port), guard, router_mac });
+    }
+
+    fn remove_port(&mut self, id: PortId) {
+        let Some(entry) = self.ports.get_mut(usize::from(id.0)).and_then(Option::take) else {
+            return;
+        };
+        let port = entry.port;
+        self.by_mac.retain_if(&(port.domain, port.mac), id);
+        for addr in &port.addrs {
+            self.by_addr.retain_if(&(port.domain, *addr), id);
+        }
+        if let Some(members) = self.members.get_mut(&port.domain) {
+            members.retain(|member| *member != id);
+        }
+    }
+}
+
+/// Removal of an index entry that may have passed to another port meanwhile.
+trait RetainIf<K> {
+    fn retain_if(&mut self, key: &K, owner: PortId);
+}
+
+impl<K: std::hash::Hash + Eq> RetainIf<K> for HashMap<K, PortId> {
+    fn retain_if(&mut self, key: &K, owner: PortId) {
+        if self.get(key) == Some(&owner) {
+            self.remove(key);
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! What the data path tells about itself: plain records for listings, metrics and traces.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::ids::PortId;
+use crate::wire::mac::Mac;
+
+/// One flow, as listings show it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FlowInfo {
+    /// `tcp`, `udp`, `icmp` … or the protocol's number.
+    pub proto: String,
+    /// State in words: `established`, `syn-sent`, `stream` …
+    pub state: String,
+    /// Port of the side that began.
+    pub initiator_port: PortId,
+    /// Port of the other side.
+    pub responder_port: PortId,
+    /// Address and port the initiator speaks from.
+    pub initiator: (IpAddr, u16),
+    /// Address and port the initiator speaks to.
+    pub target: (IpAddr, u16),
+    /// Where its packets really go: differs from `target` after DNAT.
+    pub responder: (IpAddr, u16),
+    /// Who the responder sees: differs from `initiator` after SNAT.
+    pub seen_as: (IpAddr, u16),
+    /// Packets by the initiator and by the responder.
+    pub packets: [u64; 2],
+    /// Bytes by the initiator and by the responder.
+    pub bytes: [u64; 2],
+    /// Milliseconds since the last packet.
+    pub idle_ms: u64,
+    /// Milliseconds until it is forgotten if nothing comes.
+    pub expires_ms: u64,
+}
+
+/// Which flows are meant.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct FlowFilter {
+    /// On this port, at either end.
+    pub port: Option<PortId>,
+    /// Of this protocol, by name or number.
+    pub proto: Option<String>,
+    /// In this state.
+    pub state: Option<String>,
+    /// To this address, before or after translation.
+    pub to: Option<IpAddr>,
+    /// At most so many.
+    pub limit: Option<usize>,
+}
+
+/// One learned or configured MAC address.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FdbInfo {
+    /// Domain's number: a network's, or an uplink's with the top bit set.
+    pub domain: u16,
+    /// The address.
+    pub mac: Mac,
+    /// Where it is.
+    pub port: PortId,
+    /// From the configuration, not learned.
+    pub fixed: bool,
+    /// Milliseconds since it was last seen; zero when fixed.
+    pub age_ms: u64,
+}
+
+/// One neighbour.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NeighbourInfo {
+    /// Port it is behind.
+    pub port: PortId,
+    /// Its address.
+    pub addr: IpAddr,
+    /// Its MAC, when known.
+    pub mac: Option<Mac>,
+    /// `permanent` for endpoints, else RFC 4861's state.
+    pub state: String,
+}
+
+/// One route.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RouteInfo {
+    /// Destination in CIDR form.
+    pub dst: String,
+    /// Next hop, if it is not on the link.
+    pub via: Option<IpAddr>,
+    /// Name of the network or uplink it leads to.
+    pub to: String,
+}
+
+/// Counters of one port.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PortStats {
+    /// The port.
+    pub port: Option<PortId>,
+    /// Frames that came from it.
+    pub rx_frames: u64,
+    /// Bytes that came from it.
+    pub rx_bytes: u64,
+    /// Frames handed to it.
+    pub tx_frames: u64,
+    /// Bytes handed to it.
+    pub tx_bytes: u64,
+    /// Drops of frames that came from it (or, for egress reasons, were meant for it), by reason.
+    pub drops: Vec<(String, u64)>,
+}
+
+/// Counters of one worker.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WorkerStats {
+    /// Its number.
+    pub worker: usize,
+    /// Times it was woken.
+    pub wakeups: u64,
+    /// Batches processed.
+    pub batches: u64,
+    /// Frames processed.
+    pub frames: u64,
+    /// Of these, answered from the flow table.
+    pub hits: u64,
+    /// Of these, decided anew.
+    pub misses: u64,
+    /// Flows in the table.
+    pub flows: u64,
+    /// Bytes of the flow table.
+    pub flow_bytes: u64,
+    /// Frames per batch, summed by power of two: 1, 2–3, 4–7 …
+    pub batch_sizes: Vec<u64>,
+}
+
+/// A question to `trace`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TraceRequest {
+    /// Port the packet would come from.
+    pub from: PortId,
+    /// Where to.
+    pub to: IpAddr,
+    /// Destination port; an echo request without it.
+    pub port: Option<u16>,
+    /// Protocol name: `tcp`, `udp`, `icmp`.
+    pub proto: String,
+}
+
+/// One step of a traced packet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TraceStep {
+    /// Stage: `guard`, `bridge`, `route`, `publish`, `policy`, `nat`, `neighbour`, `egress`.
+    pub stage: String,
+    /// What it said.
+    pub text: String,
+}
+
+/// Where a packet would go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TraceReport {
+    /// Stage by stage.
+    pub steps: Vec<TraceStep>,
+    /// The verdict in words.
+    pub verdict: String,
+    /// Whether it would arrive.
+    pub delivered: bool,
+    /// The drop reason's name, if it would be dropped.
+    pub drop: Option<String>,
+}

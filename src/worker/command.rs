@@ -1,0 +1,102 @@
+//! What control says to a worker, and what a worker tells control.
+
+use std::net::IpAddr;
+
+use crossbeam_channel::Sender;
+
+use crate::base::ids::{PortId, UplinkId};
+use crate::config::Delta;
+use crate::datapath::inspect::{
+    FdbInfo, FlowFilter, FlowInfo, NeighbourInfo, PortStats, RouteInfo, TraceReport, TraceRequest,
+    WorkerStats,
+};
+use crate::io::packet::PacketSocket;
+use crate::io::tap::Tap;
+
+/// A message to a worker. Commands are handled in order, between batches.
+#[derive(Debug)]
+pub enum Command {
+    /// Changes of the configuration.
+    Deltas(Vec<Delta>),
+    /// A TAP queue to serve for a port that the configuration has.
+    AddTap(PortId, Tap),
+    /// A packet socket to serve for an uplink's port.
+    AddPacket(PortId, PacketSocket),
+    /// Stop serving a port and close its descriptors.
+    RemoveIo(PortId),
+    /// Ask an uplink's port for an address by DHCP and router advertisements.
+    Configure(UplinkId, PortId),
+    /// A question.
+    Query(Query, Sender<Answer>),
+    /// End.
+    Stop,
+}
+
+/// A question to a worker.
+#[derive(Clone, Debug)]
+pub enum Query {
+    /// Flows that match.
+    Flows(FlowFilter),
+    /// Forget flows that match; answers how many.
+    FlushFlows(FlowFilter),
+    /// MAC addresses.
+    Fdb,
+    /// Neighbours.
+    Neighbours,
+    /// Routes.
+    Routes,
+    /// Counters of all ports.
+    Ports,
+    /// Counters of the worker.
+    Worker,
+    /// Where a packet would go.
+    Trace(TraceRequest),
+}
+
+/// The answer to a [`Query`] of the same name.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// Flows.
+    Flows(Vec<FlowInfo>),
+    /// Number of flows forgotten.
+    Flushed(usize),
+    /// MAC addresses.
+    Fdb(Vec<FdbInfo>),
+    /// Neighbours.
+    Neighbours(Vec<NeighbourInfo>),
+    /// Routes.
+    Routes(Vec<RouteInfo>),
+    /// Counters of ports.
+    Ports(Vec<PortStats>),
+    /// Counters of the worker.
+    Worker(WorkerStats),
+    /// The way of a packet.
+    Trace(TraceReport),
+}
+
+/// Something a worker noticed.
+#[derive(Clone, Debug)]
+pub enum Notice {
+    /// The namespace behind a port's TAP is gone: the endpoint has ended.
+    PortDead(PortId),
+    /// An uplink got an address.
+    Leased {
+        /// The uplink.
+        uplink: UplinkId,
+        /// Its address and prefix length.
+        addr: (IpAddr, u8),
+        /// Routers.
+        routers: Vec<IpAddr>,
+        /// Name servers.
+        dns: Vec<IpAddr>,
+        /// MTU, if the LAN said one.
+        mtu: Option<u16>,
+    },
+    /// An uplink lost its address.
+    LeaseLost {
+        /// The uplink.
+        uplink: UplinkId,
+    },
+    /// A worker stopped on an error.
+    Failed(String),
+}
