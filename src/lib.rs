@@ -1,4 +1,5 @@
 //! Wharf: a userspace virtual switch and router for containers.
 
 pub mod base;
+pub mod io;
 pub mod wire;
