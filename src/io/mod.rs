@@ -8,6 +8,7 @@
 //! says so, and [`netns::in_namespace`] is the one way to run it in another; a thread that is
 //! reused is never moved between namespaces. And every descriptor is opened close-on-exec.
 
+pub mod fdpass;
 pub mod netlink;
 pub mod netns;
 pub mod sysctl;

@@ -69,9 +69,15 @@ pub enum TapError {
          device in (`--device /dev/net/tun`)"
     )]
     NoDriver,
-    /// Opening the device node or making the interface was refused.
+    /// The device node is closed to this user.
     #[error(
-        "not allowed to make a TAP interface: that takes CAP_NET_ADMIN in the network namespace's \
+        "may not open /dev/net/tun: {0}; its mode should be 0666, which is safe, as making an \
+         interface takes a right of its own (`chmod 0666 /dev/net/tun`, or a udev rule)"
+    )]
+    DeviceClosed(#[source] io::Error),
+    /// Making the interface was refused.
+    #[error(
+        "not allowed to make a TAP interface: {0}; that takes CAP_NET_ADMIN in the network namespace's \
          owner, which root has, or an ordinary user inside an own user namespace; Ubuntu forbids \
          the latter unless `sysctl kernel.apparmor_restrict_unprivileged_userns=0`"
     )]
@@ -314,7 +320,7 @@ fn open_driver() -> Result<OwnedFd, TapError> {
     let error = io::Error::last_os_error();
     Err(match error.raw_os_error() {
         Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => TapError::NoDriver,
-        Some(libc::EACCES | libc::EPERM) => TapError::NotPermitted(error),
+        Some(libc::EACCES | libc::EPERM) => TapError::DeviceClosed(error),
         _ => refused("opening /dev/net/tun", error),
     })
 }

@@ -28,18 +28,6 @@ fn broadcast_frame(payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// The first frame of that kind; the kernel says things of its own as well.
-fn read_experimental(tap: &Tap) -> Vec<u8> {
-    let mut buf = vec![0; 70_000];
-    loop {
-        assert!(!wait_readable(tap, PATIENCE).is_empty(), "nothing came");
-        let length = tap.read(&mut buf).unwrap();
-        if buf[vnet::HEADER_LEN + 12..][..2] == [0x88, 0xb5] {
-            return buf[..length].to_vec();
-        }
-    }
-}
-
 #[test]
 fn what_one_kernel_sends_arrives_on_the_tap_and_back() {
     isolated("taps::what_one_kernel_sends_arrives_on_the_tap_and_back", || {
