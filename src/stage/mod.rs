@@ -2,3 +2,4 @@
 //! `datapath` joins them and hands each the answers it needs.
 
 pub mod bridge;
+pub mod respond;
