@@ -65,6 +65,12 @@ impl Mac {
         u64::from_be_bytes([0, 0, a, b, c, d, e, f])
     }
 
+    /// The interface identifier made of this address (RFC 4291 appendix A, modified EUI-64).
+    pub fn eui64(self) -> u64 {
+        let [a, b, c, d, e, f] = self.0;
+        u64::from_be_bytes([a ^ 2, b, c, 0xff, 0xfe, d, e, f])
+    }
+
     /// The multicast address an IPv6 group maps to (RFC 2464 section 7).
     pub fn from_ipv6_group(group: std::net::Ipv6Addr) -> Self {
         let o = group.octets();

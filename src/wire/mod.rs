@@ -17,6 +17,7 @@ pub mod ipv4;
 pub mod ipv6;
 pub mod mac;
 pub mod ndp;
+pub mod router;
 pub mod sctp;
 pub mod tcp;
 pub mod udp;
