@@ -19,6 +19,8 @@ pub mod mac;
 pub mod ndp;
 pub mod sctp;
 pub mod tcp;
+#[cfg(test)]
+mod tests;
 pub mod udp;
 pub mod vnet;
 
