@@ -20,6 +20,8 @@ pub mod ndp;
 pub mod router;
 pub mod sctp;
 pub mod tcp;
+#[cfg(test)]
+mod tests;
 pub mod udp;
 pub mod vnet;
 
