@@ -4,3 +4,6 @@ pub mod base;
 pub mod packet;
 pub mod stage;
 pub mod wire;
+
+#[doc(hidden)]
+pub mod fuzzing;
