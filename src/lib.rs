@@ -6,3 +6,6 @@ pub mod packet;
 pub mod stage;
 pub mod io;
 pub mod wire;
+
+#[doc(hidden)]
+pub mod fuzzing;
