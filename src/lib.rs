@@ -1,6 +1,8 @@
 //! Wharf: a userspace virtual switch and router for containers.
 
 pub mod base;
+pub mod control;
+pub mod datapath;
 pub mod packet;
 pub mod stage;
 pub mod wire;

@@ -1,0 +1,3 @@
+//! Layer 5: the pipeline.
+
+pub mod inspect;
