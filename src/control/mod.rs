@@ -4,3 +4,4 @@
 pub mod ipam;
 pub mod model;
 pub mod publish_spec;
+pub mod store;
