@@ -2,10 +2,9 @@
 
 pub mod attach;
 pub mod base;
-pub mod packet;
-pub mod stage;
-pub mod io;
-pub mod wire;
-
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod io;
+pub mod packet;
+pub mod stage;
+pub mod wire;

@@ -53,9 +53,6 @@ pub const FRAME_MAX: usize = IP_PACKET_MAX + 14;
 /// line and puts the IP header on an eight-byte boundary, and 128 bytes for what may be put before the
 /// frame: outer Ethernet (14), IPv6 (40), UDP (8), VXLAN (8) or WireGuard (32), or an ICMP error (48).
 pub const HEADROOM: usize = 138;
-/// Room before a frame: virtio-net header (10), and what may be put before it: outer Ethernet (14),
-/// IPv6 (40), UDP (8), VXLAN (8) or WireGuard (32), an ICMP error's headers (48); rounded to a line.
-pub const HEADROOM: usize = 128;
 /// Bytes of one message between the daemon, an attacher and the holder: a request with 64 labels of
 /// the lengths that Kubernetes allows fits several times over, and a socket's default buffer holds it.
 pub const CONTROL_MESSAGE_MAX: usize = 64 * 1024;

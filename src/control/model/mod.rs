@@ -1,0 +1,22 @@
+//! What people and programs read and write: the bodies of the REST API, its answers, the config
+//! file's networks and uplinks, and what the store keeps. One set of types for all four, so that what
+//! is asked for, kept and shown cannot drift apart. Requests refuse fields they do not know.
+
+mod endpoint;
+mod network;
+mod status;
+mod uplink;
+mod views;
+
+pub use super::publish_spec::{PortRange, Proto, PublishSpec, PublishSpecError};
+pub use endpoint::{EndpointInfo, EndpointState, NamespaceId, PublicationInfo, PublishRequest};
+pub use network::{NetworkInfo, NetworkSpec, NetworkUpdate, SubnetInfo};
+pub use status::{ErrorBody, ErrorCode, EventInfo, EventKind, StatusInfo};
+pub use uplink::{PacketSpec, UplinkInfo, UplinkKind, UplinkSpec};
+pub use views::{
+    Deleted, FdbView, FlowQuery, FlowView, NeighbourView, PortView, StatsInfo, TraceQuery,
+};
+
+pub(super) const fn yes() -> bool {
+    true
+}

@@ -1,0 +1,80 @@
+//! Uplinks: the named ways out of the switch.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::PortRange;
+use crate::base::ids::{PortId, UplinkId};
+use crate::wire::mac::Mac;
+
+/// An uplink as asked for (`wharf uplink create`, `[[uplink]]` in the config file).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UplinkSpec {
+    /// Its name.
+    pub name: String,
+    /// How frames leave: `"sockets"` or `{"packet": {"interface": "eth0", …}}`.
+    pub kind: UplinkKind,
+}
+
+/// How frames leave.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UplinkKind {
+    /// Flows end in sockets of the host.
+    Sockets,
+    /// A packet socket on a NIC.
+    Packet(PacketSpec),
+}
+
+/// A packet socket on a NIC: the switch is a router on that LAN.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PacketSpec {
+    /// The NIC.
+    pub interface: String,
+    /// Our addresses on its LAN, with the LAN's prefix lengths.
+    #[serde(default)]
+    pub addresses: Vec<IpNet>,
+    /// Ask for addresses by DHCP and router advertisements.
+    #[serde(default)]
+    pub dhcp: bool,
+    /// Routers to everything beyond the LAN, at most one of each family.
+    #[serde(default)]
+    pub gateways: Vec<IpAddr>,
+    /// Use the host's own address, with a port range that the kernel leaves alone.
+    #[serde(default)]
+    pub share_host_address: bool,
+    /// Outside ports for masquerade; 1024 to 65535 if not given.
+    #[serde(default)]
+    pub ports: Option<PortRange>,
+}
+
+/// An uplink as it is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct UplinkInfo {
+    /// Its number.
+    pub id: UplinkId,
+    /// Its name.
+    pub name: String,
+    /// How frames leave.
+    pub kind: UplinkKind,
+    /// Its port.
+    pub port: PortId,
+    /// Our MAC there, if it is a LAN.
+    pub mac: Option<Mac>,
+    /// Our addresses, static and leased.
+    pub addresses: Vec<IpNet>,
+    /// Routers to everything else.
+    pub gateways: Vec<IpAddr>,
+    /// Name servers that the LAN named.
+    pub dns: Vec<IpAddr>,
+    /// Largest IP packet.
+    pub mtu: u16,
+    /// Works, or why not.
+    pub state: String,
+    /// Networks that leave by it.
+    pub networks: Vec<String>,
+}
