@@ -2,9 +2,12 @@
 
 pub mod attach;
 pub mod base;
+pub mod config;
+pub mod datapath;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod io;
 pub mod packet;
 pub mod stage;
 pub mod wire;
+pub mod worker;

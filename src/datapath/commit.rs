@@ -4,6 +4,8 @@
 //! nothing. A flow whose generation is old is judged again by the same decision; its mapping, chosen
 //! target and TCP state survive if the answer is still the same, and it ends if it is not.
 
+use zerocopy::FromBytes;
+
 use super::decide::{self, Decision, NextHop, Notes, Route, Snat};
 use super::hops::{HopKey, HopTable};
 use super::pipeline::Slot;
@@ -12,20 +14,26 @@ use super::Datapath;
 use crate::base::ids::{DomainId, PortId, UplinkId};
 use crate::base::time::Time;
 use crate::config::{Port, PortKind};
-use crate::packet::{DropReason, FlowKey, PacketBuf, Parsed, Rewrite, Scope};
-use crate::stage::flow::flow::{Direction, Flow, HopId, NewFlow};
-use crate::stage::flow::mapping::{Inside, MappingId, MappingTable};
-use crate::stage::flow::table::FlowIndex;
+use crate::packet::parse::L3_OFFSET;
+use crate::packet::{DropReason, FlowKey, Gso, L3, Offload, PacketBuf, Parsed, Rewrite, Scope};
+use crate::stage::flow::mapping::Inside;
+use crate::stage::flow::{Direction, Flow, FlowIndex, HopId, MappingId, MappingTable};
+use crate::stage::route::fragments::fragment_v4;
 use crate::stage::route::icmp_error::IcmpError;
 use crate::stage::route::mtu;
 use crate::stage::service::publish::Publication;
 use crate::wire::addr::Addr;
+use crate::wire::ipv4::{self, Ipv4};
 use crate::wire::mac::Mac;
 use crate::wire::tcp;
 
+/// Ports tried for a client that must be told apart from itself; the chance that all are taken is that
+/// of a container port with tens of thousands of connections from one address.
+const CLIENT_PORT_ATTEMPTS: u64 = 16;
+
 /// Gives back what a flow held.
 pub(super) fn release(mappings: &mut MappingTable, hops: &mut HopTable, now: Time, flow: &Flow) {
-    if let Some(mapping) = flow.mapping {
+    if let Some(mapping) = flow.mapping() {
         mappings.release(mapping, now);
     }
     for hop in flow.hops {
@@ -34,9 +42,9 @@ pub(super) fn release(mappings: &mut MappingTable, hops: &mut HopTable, now: Tim
 }
 
 impl Datapath {
-    pub(super) fn remove_flow(&mut self, index: FlowIndex) {
+    pub(super) fn remove_flow(&mut self, now: Time, index: FlowIndex) {
         let flow = self.flows.remove(index);
-        release(&mut self.mappings, &mut self.hops, Time::ZERO, &flow);
+        release(&mut self.mappings, &mut self.hops, now, &flow);
     }
 
     /// The flow of a packet between two stations of one domain.
@@ -48,16 +56,16 @@ impl Datapath {
     ) -> Result<(), DropReason> {
         if let Some((index, direction)) = self.flows.lookup(&slot.key, slot.hash) {
             let flow = self.flows.get(index);
-            let same = flow.ports[direction as usize] == frame.ingress
-                && flow.ports[direction.other() as usize] == egress
-                && self.hops.get(flow.hops[direction as usize]).is_some_and(|hop| {
+            let same = flow.port(direction) == frame.ingress
+                && flow.port(direction.flip()) == egress
+                && self.hops.get(flow.hops[direction.index()]).is_some_and(|hop| {
                     hop.dst_mac == slot.parsed.dst_mac && !hop.is_routed()
                 });
             if same {
                 self.flows.get_mut(index).generation = self.tables.generation();
                 return self.forward(index, direction, slot, frame);
             }
-            self.remove_flow(index);
+            self.remove_flow(frame.now, index);
         }
         let parsed = &slot.parsed;
         let there = HopKey::Bridge(egress, parsed.dst_mac);
@@ -81,7 +89,10 @@ impl Datapath {
         if !self.may_pass(port, route.egress, &slot.parsed, frame)? {
             return Ok(());
         }
-        let (reply, mapping) = self.reply_key(route, &slot.key, frame.now)?;
+        let (mut reply, mapping) = self.reply_key(route, &slot.key, frame.now)?;
+        if mapping.is_none() && reply.src != slot.key.dst {
+            self.tell_apart(&mut reply, slot.hash)?;
+        }
         let hops = [
             self.hop_there(route),
             self.hop_back(port, slot.key.src, slot.parsed.src_mac),
@@ -168,15 +179,25 @@ impl Datapath {
         Ok((reply, Some(id)))
     }
 
+    /// Two publications of one container port may meet the same client address and port: the
+    /// container could not tell the two connections apart, so the later one gets another port.
+    fn tell_apart(&self, reply: &mut FlowKey, salt: u64) -> Result<(), DropReason> {
+        for attempt in 0..CLIENT_PORT_ATTEMPTS {
+            if self.flows.lookup(reply, reply.hash(self.seed)).is_none() {
+                return Ok(());
+            }
+            reply.dst_port = 1024 | self.seed.hash([salt, attempt]) as u16;
+        }
+        Err(DropReason::PortsExhausted)
+    }
+
     fn hop_there(&mut self, route: &Route) -> HopId {
         let (src_mac, mtu) = self.source_on(route.egress);
         let key = match route.next_hop {
             NextHop::Station(mac) => HopKey::Station(route.egress, mac),
             NextHop::Neighbour(addr) => HopKey::Neighbour(route.egress, addr),
         };
-        let id = self.hops.acquire(key, src_mac, mtu);
-        self.refresh_hop(id);
-        id
+        self.hops.acquire(key, src_mac, mtu)
     }
 
     /// The way back to the initiator: the station of a network, or a neighbour on an uplink.
@@ -187,24 +208,12 @@ impl Datapath {
             Some(addr) => HopKey::Neighbour(port.id, addr),
             None => HopKey::Station(port.id, mac),
         };
-        let id = self.hops.acquire(key, src_mac, mtu);
-        self.refresh_hop(id);
-        id
+        self.hops.acquire(key, src_mac, mtu)
     }
 
     /// Our MAC and the MTU on a port.
     fn source_on(&self, port: PortId) -> (Mac, u16) {
         self.tables.entry(port).map_or((Mac::ZERO, u16::MAX), |e| (e.router_mac, e.port.mtu))
-    }
-
-    fn refresh_hop(&mut self, id: HopId) {
-        let Some(hop) = self.hops.get(id) else { return };
-        if let HopKey::Neighbour(port, addr) = hop.key
-            && !hop.ready
-            && let Some(mac) = self.neighbours.reachable(port, addr)
-        {
-            self.hops.set_neighbour(port, addr, Some(mac));
-        }
     }
 
     /// TTL and size, before anything is written. `false`: the sender has been told.
@@ -221,11 +230,8 @@ impl Datapath {
             return Ok(false);
         }
         let (_, mtu) = self.source_on(egress);
-        let offload = frame.batch.offload(frame.at);
-        if mtu::fits(parsed, &offload, mtu) {
-            return Ok(true);
-        }
-        if mtu::may_fragment(parsed, frame.batch.bytes(frame.at), &offload) {
+        let (bytes, offload) = (frame.batch.bytes(frame.at), frame.batch.offload(frame.at));
+        if mtu::fits(parsed, bytes, offload, mtu) || may_be_cut(parsed, bytes, offload) {
             return Ok(true);
         }
         self.reject(port, parsed, IcmpError::TooBig(mtu), DropReason::TooBig, frame)?;
@@ -241,20 +247,26 @@ impl Datapath {
         slot: &Slot,
         frame: &mut Frame<'_>,
     ) -> Result<(), DropReason> {
-        let generation = self.tables.generation();
-        let flow = Flow::new(NewFlow { keys, ports, hops, mapping, generation }, frame.now);
-        let evict = |mappings: &mut MappingTable, hops: &mut HopTable| {
-            let now = frame.now;
-            move |flow: &Flow| release(mappings, hops, now, flow)
-        };
-        let inserted = self.flows.insert(flow, evict(&mut self.mappings, &mut self.hops));
-        match inserted {
-            Ok(index) => self.forward(index, Direction::Initiator, slot, frame),
-            Err((flow, reason)) => {
-                release(&mut self.mappings, &mut self.hops, frame.now, &flow);
-                Err(reason)
-            }
+        let mut flow = Flow::new(frame.now, keys, ports);
+        flow.hops = hops;
+        flow.generation = self.tables.generation();
+        flow.set_mapping(mapping);
+        if let Some(victim) = self.flows.make_room(frame.now) {
+            release(&mut self.mappings, &mut self.hops, frame.now, &victim);
         }
+        let index = match self.flows.insert(flow) {
+            Ok(index) => index,
+            Err(reason) => {
+                release(&mut self.mappings, &mut self.hops, frame.now, &flow);
+                return Err(reason);
+            }
+        };
+        let sent = self.forward(index, Direction::Initiator, slot, frame);
+        if sent.is_err() && self.flows.get(index).packets(Direction::Initiator) == 0 {
+            // TCP's state machine refused the very first segment: no flow comes of it.
+            self.remove_flow(frame.now, index);
+        }
+        sent
     }
 
     /// A packet of a flow that exists, but that the fast path would not take.
@@ -268,17 +280,17 @@ impl Datapath {
     ) -> Result<(), DropReason> {
         let flow = self.flows.get(index);
         if flow.generation != self.tables.generation() && !self.judge_again(index) {
-            self.remove_flow(index);
+            self.remove_flow(frame.now, index);
             return self.routed_with_ports(port, slot, frame);
         }
         let flow = self.flows.get(index);
-        if flow.ports[direction as usize] != frame.ingress {
+        if flow.port(direction) != frame.ingress {
             // The station moved, or another one claims its address: the guard has let it pass, so it
             // is entitled to it, and the flow begins anew from there.
-            self.remove_flow(index);
+            self.remove_flow(frame.now, index);
             return self.routed_with_ports(port, slot, frame);
         }
-        let egress = flow.ports[direction.other() as usize];
+        let egress = flow.port(direction.flip());
         if !self.may_pass(port, egress, &slot.parsed, frame)? {
             return Ok(());
         }
@@ -288,18 +300,19 @@ impl Datapath {
     /// Whether a flow made under another configuration would be made the same way today.
     fn judge_again(&mut self, index: FlowIndex) -> bool {
         let flow = self.flows.get(index);
-        let (key, reply) = (flow.keys[0], flow.keys[1]);
-        let Some(from) = self.tables.port(flow.ports[0]).cloned() else { return false };
+        let [key, reply] = *flow.keys();
+        let responder = flow.port(Direction::Responder);
+        let Some(from) = self.tables.port(flow.port(Direction::Initiator)).cloned() else { return false };
         let same = match decide::route(&self.tables, &from, &key, &mut Notes::off()) {
             Decision::Route(route) => {
                 let keeps = route.snat == Snat::Keep;
-                route.egress == flow.ports[1]
+                route.egress == responder
                     && route.to == (reply.src, reply.src_port)
                     && keeps == (reply.dst == key.src)
             }
             Decision::Gateway => {
                 let network = self.tables.network_of(from.domain);
-                network.and_then(|n| n.host_port) == Some(flow.ports[1])
+                network.and_then(|n| n.host_port) == Some(responder)
             }
             Decision::OwnAddress(uplink) => self
                 .by_mapping(uplink, &key)
@@ -323,14 +336,14 @@ impl Datapath {
         let parsed = &slot.parsed;
         self.track(frame.now, index, direction, parsed, frame.batch.bytes(frame.at))?;
         let flow = self.flows.get(index);
-        let (hop_id, nat) = (flow.hops[direction as usize], flow.rewrite(direction));
+        let (hop_id, nat) = (flow.hops[direction.index()], flow.rewrite(direction));
         let Some(hop) = self.hops.get(hop_id).copied() else { return Err(DropReason::PortGone) };
         let route = hop.is_routed().then_some((hop.dst_mac, hop.src_mac));
         Rewrite { nat, route }.apply(&mut frame.batch.frame(frame.at), parsed);
         if route.is_some() && parsed.tcp_flags & tcp::SYN != 0 {
             mtu::clamp_mss(&mut frame.batch.frame(frame.at), parsed, hop.mtu);
         }
-        if !hop.is_routed() || hop.ready {
+        if hop.fresh_until > frame.now {
             return self.send_sized(&hop, parsed, frame);
         }
         let HopKey::Neighbour(port, addr) = hop.key else { return Err(DropReason::NeighbourFailed) };
@@ -345,7 +358,8 @@ impl Datapath {
         frame: &mut Frame<'_>,
     ) -> Result<(), DropReason> {
         let offload = frame.batch.offload(frame.at);
-        if !hop.is_routed() || mtu::fits(parsed, &offload, hop.mtu) {
+        let bytes = frame.batch.bytes(frame.at);
+        if !hop.is_routed() || mtu::fits(parsed, bytes, offload, hop.mtu) {
             self.emit(hop.port(), frame.at, frame.batch, frame.out);
             return Ok(());
         }
@@ -361,9 +375,7 @@ impl Datapath {
         mtu: u16,
         frame: &mut Frame<'_>,
     ) -> Result<Vec<PacketBuf>, DropReason> {
-        let mut view = frame.batch.frame(frame.at);
-        crate::packet::finish::finish_checksum(&mut view);
-        let fragments = crate::stage::route::fragments::fragment_v4(&mut view, parsed, mtu);
+        let fragments = fragment_v4(&mut frame.batch.frame(frame.at), parsed, mtu);
         if fragments.is_empty() { Err(DropReason::TooBig) } else { Ok(fragments) }
     }
 
@@ -382,22 +394,30 @@ impl Datapath {
 
     /// Flows that a publication which came or went would now decide differently end at once: a UDP
     /// sender that never pauses would otherwise keep its stale flow for ever (moby issue 8795).
-    pub(super) fn drop_stale_publication_flows(&mut self, _now: Time) {
+    pub(super) fn drop_stale_publication_flows(&mut self, now: Time) {
         let generation = self.tables.generation();
         let stale: Vec<FlowIndex> = self
             .flows
             .iter()
             .filter(|(_, flow)| {
-                let key = &flow.keys[0];
+                let [key, reply] = flow.keys();
                 flow.generation != generation
-                    && (self.tables.is_host_addr(key.dst) || flow.keys[1].src != key.dst)
+                    && (self.tables.is_host_addr(key.dst) || reply.src != key.dst)
             })
             .map(|(index, _)| index)
             .collect();
         for index in stale {
             if !self.judge_again(index) {
-                self.remove_flow(index);
+                self.remove_flow(now, index);
             }
         }
     }
+}
+
+/// Whether a packet too large may be sent in fragments: IPv4 without DF (RFC 791), and no super-frame.
+fn may_be_cut(parsed: &Parsed, frame: &[u8], offload: Offload) -> bool {
+    parsed.l3 == L3::V4
+        && offload.gso == Gso::None
+        && Ipv4::ref_from_prefix(&frame[L3_OFFSET..])
+            .is_ok_and(|(ip, _)| ip.flags_offset.get() & ipv4::DF == 0)
 }

@@ -6,8 +6,7 @@ use crate::base::ids::PortId;
 use crate::base::time::Time;
 use crate::config::Port;
 use crate::packet::{DropReason, FrameMut, PacketBuf, Parsed, Rewrite, Scope};
-use crate::stage::flow::flow::Direction;
-use crate::stage::flow::icmp;
+use crate::stage::flow::{Direction, FlowIndex, icmp};
 use crate::stage::route::icmp_error::{self, IcmpError};
 use crate::wire::addr::Addr;
 
@@ -114,18 +113,17 @@ impl Datapath {
         let key = embedded.reversed(port.domain, Scope::Routed);
         let (index, direction) = self.flows.lookup(&key, key.hash(self.seed))?;
         let flow = self.flows.get(index);
-        if flow.ports[direction as usize] != port.id {
+        if flow.port(direction) != port.id {
             return None;
         }
-        let quoted = flow.keys[direction.other() as usize];
-        let (hop_id, towards) = (flow.hops[direction as usize], quoted.src);
+        let quoted = *flow.key(direction.flip());
+        let hop_id = flow.hops[direction.index()];
         icmp::translate_error(view, &parsed, &quoted, self.error_source(&parsed, &key, direction, index));
         let hop = *self.hops.get(hop_id)?;
         let parsed = Parsed::new(view.bytes()).ok()?;
-        debug_assert_eq!(parsed.dst, towards);
         let route = Some((hop.dst_mac, hop.src_mac));
         Rewrite { nat: None, route }.apply(view, &parsed);
-        hop.ready.then(|| hop.port())
+        Some(hop.port())
     }
 
     /// The source an error leaves with: the router that sent it, unless that is an inside station
@@ -135,9 +133,9 @@ impl Datapath {
         parsed: &Parsed,
         key: &crate::packet::FlowKey,
         direction: Direction,
-        index: crate::stage::flow::table::FlowIndex,
+        index: FlowIndex,
     ) -> Option<Addr> {
-        let other = self.flows.get(index).keys[direction.other() as usize];
+        let other = self.flows.get(index).key(direction.flip());
         let translated = other.dst != key.src;
         translated.then_some(if parsed.src == key.src { other.dst } else { parsed.src })
     }

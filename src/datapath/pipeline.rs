@@ -71,13 +71,15 @@ impl Datapath {
         for index in 0..batch.len() {
             let frame = batch.bytes(index);
             bytes += frame.len() as u64;
-            let slot = Parsed::new(frame).map(|parsed| {
+            let offload = batch.offload(index);
+            let slot = Parsed::new(frame).and_then(|parsed| {
+                offload.check(&parsed)?;
                 let scope =
                     if parsed.dst_mac == router_mac { Scope::Routed } else { Scope::Bridged };
                 let key = FlowKey::new(&parsed, domain, scope);
                 let hash = key.hash(seed);
                 self.flows.prefetch(hash);
-                Slot { parsed, key, hash }
+                Ok(Slot { parsed, key, hash })
             });
             scratch.slots.push(slot);
         }

@@ -171,8 +171,15 @@ impl Datapath {
         if is_icmp_non_query(&slot.parsed, frame.batch.bytes(frame.at)) {
             return self.icmp_error(port, slot, frame);
         }
-        let Some(slot) = self.with_ports(slot, frame)? else { return Ok(()) };
-        self.routed_with_ports(port, &slot, frame)
+        let Some(known) = self.with_ports(slot, frame)? else { return Ok(()) };
+        if known.parsed.fragment != Fragment::First {
+            return self.routed_with_ports(port, &known, frame);
+        }
+        // Those that came too early need the key of this one as it arrived: the frame is rewritten next.
+        let original = frame.batch.frame(frame.at).to_owned();
+        self.routed_with_ports(port, &known, frame)?;
+        self.replay_held(&known, original, frame);
+        Ok(())
     }
 
     /// A routed packet whose ports are known, later fragments included.

@@ -81,14 +81,15 @@ impl Datapath {
         match route.next_hop {
             NextHop::Station(mac) => notes.note("neighbour", || format!("known: {mac}")),
             NextHop::Neighbour(addr) => {
-                let state = match self.neighbours.reachable(route.egress, addr) {
+                let mut known = self.neighbours.entries(now);
+                let known = known.find(|n| n.port == route.egress && n.addr == addr);
+                let state = match known.and_then(|n| n.mac) {
                     Some(mac) => format!("{addr} is at {mac}"),
                     None => format!("{addr} would be asked for"),
                 };
                 notes.note("neighbour", || state);
             }
         }
-        let _ = now;
         decision
     }
 }

@@ -260,7 +260,7 @@ impl Loop {
             Query::Flows(filter) => Answer::Flows(self.datapath.list_flows(now, &filter)),
             Query::FlushFlows(filter) => Answer::Flushed(self.datapath.flush_flows(now, &filter)),
             Query::Fdb => Answer::Fdb(self.datapath.list_fdb(now)),
-            Query::Neighbours => Answer::Neighbours(self.datapath.list_neighbours()),
+            Query::Neighbours => Answer::Neighbours(self.datapath.list_neighbours(now)),
             Query::Routes => Answer::Routes(self.datapath.list_routes()),
             Query::Ports => Answer::Ports(self.datapath.list_ports()),
             Query::Worker => {
@@ -268,7 +268,7 @@ impl Loop {
                 stats.wakeups = self.wakeups;
                 Answer::Worker(stats)
             }
-            Query::Trace(request) => Answer::Trace(self.datapath.trace(&request)),
+            Query::Trace(request) => Answer::Trace(self.datapath.trace(now, &request)),
         }
     }
 }
