@@ -15,7 +15,7 @@ use zerocopy::FromBytes;
 use crate::base::ids::DomainId;
 use crate::base::limits::{
     FRAGMENT_BYTES_MAX, FRAGMENT_TIMEOUT, FRAGMENT_TRAINS_MAX, FRAGMENT_TRAINS_PER_SOURCE_MAX,
-    FRAGMENTS_PER_TRAIN_MAX, IP_PACKET_MAX,
+    FRAGMENTS_PER_TRAIN_MAX,
 };
 use crate::base::lru::LruList;
 use crate::base::slab::Slab;
@@ -309,11 +309,10 @@ fn read(domain: DomainId, parsed: &Parsed, frame: &[u8]) -> Option<(Key, Piece)>
         }
         L3::Arp | L3::Other(_) => return None,
     };
-    // RFC 8200 4.5: all but the last are multiples of eight, and none reaches beyond a packet.
+    // The parser has seen that lengths are multiples of eight and no end lies beyond a datagram.
     let end = start + len;
-    let possible = len > 0 && end <= IP_PACKET_MAX && (!more || len.is_multiple_of(8));
     let key = Key { src: parsed.src, dst: parsed.dst, id, proto, domain };
-    possible.then_some((key, Piece { start: start as u32, end: end as u32, last: !more }))
+    (len > 0).then_some((key, Piece { start: start as u32, end: end as u32, last: !more }))
 }
 
 /// The fragment header of an IPv6 packet and its offset.
