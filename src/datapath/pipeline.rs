@@ -71,11 +71,14 @@ impl Datapath {
         for index in 0..batch.len() {
             let frame = batch.bytes(index);
             bytes += frame.len() as u64;
-            let offload = batch.offload(index);
             let slot = Parsed::new(frame).and_then(|parsed| {
-                offload.check(&parsed)?;
+                batch.offload(index).check(&parsed)?;
                 let scope =
                     if parsed.dst_mac == router_mac { Scope::Routed } else { Scope::Bridged };
+                // RFC 1812 5.2.2 asks it of routers; a bridged frame is its receiver's to judge.
+                if scope == Scope::Routed && !parsed.ipv4_checksum_is_right(frame) {
+                    return Err(DropReason::Ipv4Checksum);
+                }
                 let key = FlowKey::new(&parsed, domain, scope);
                 let hash = key.hash(seed);
                 self.flows.prefetch(hash);

@@ -244,10 +244,7 @@ impl World {
             kind: UplinkKind::Packet,
             port: UPLINK_PORT,
             addrs: addrs.clone(),
-            routers: vec![
-                IpAddr::from([192, 0, 2, 254]).into(),
-                "2001:db8:1::fe".parse().unwrap(),
-            ],
+            routers: vec![IpAddr::from([192, 0, 2, 254]).into(), "2001:db8:1::fe".parse().unwrap()],
             nat_ports: 1024..=65535,
             mtu,
         })));
@@ -395,8 +392,14 @@ pub(crate) fn ip(
         (IpAddr::V4(src), IpAddr::V4(dst)) => eth.ip(etherparse::IpHeaders::Ipv4(
             etherparse::Ipv4Header {
                 dont_fragment: true,
-                ..etherparse::Ipv4Header::new(0, ttl, etherparse::IpNumber::UDP, src.octets(), dst.octets())
-                    .unwrap()
+                ..etherparse::Ipv4Header::new(
+                    0,
+                    ttl,
+                    etherparse::IpNumber::UDP,
+                    src.octets(),
+                    dst.octets(),
+                )
+                .unwrap()
             },
             etherparse::Ipv4Extensions::default(),
         )),
@@ -473,15 +476,18 @@ pub(crate) fn udp_reply(host: &Host, to: &Sent, payload: &[u8]) -> Vec<u8> {
 pub(crate) fn arp_request(from: &Host, target: Ipv4Addr) -> Vec<u8> {
     let mut frame = Vec::new();
     PacketBuilder::ethernet2(from.mac.0, [0xff; 6])
-        .arp(etherparse::ArpPacket::new(
-            etherparse::ArpHardwareId::ETHERNET,
-            etherparse::EtherType::IPV4,
-            etherparse::ArpOperation::REQUEST,
-            &from.mac.0,
-            &from.v4.octets(),
-            &[0; 6],
-            &target.octets(),
-        ).unwrap())
+        .arp(
+            etherparse::ArpPacket::new(
+                etherparse::ArpHardwareId::ETHERNET,
+                etherparse::EtherType::IPV4,
+                etherparse::ArpOperation::REQUEST,
+                &from.mac.0,
+                &from.v4.octets(),
+                &[0; 6],
+                &target.octets(),
+            )
+            .unwrap(),
+        )
         .write(&mut frame)
         .unwrap();
     frame
@@ -490,7 +496,16 @@ pub(crate) fn arp_request(from: &Host, target: Ipv4Addr) -> Vec<u8> {
 /// A neighbour solicitation.
 pub(crate) fn ndp_request(from: &Host, target: Ipv6Addr) -> Vec<u8> {
     let o = target.octets();
-    let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(o[13]), u16::from_be_bytes([o[14], o[15]]));
+    let group = Ipv6Addr::new(
+        0xff02,
+        0,
+        0,
+        0,
+        0,
+        1,
+        0xff00 | u16::from(o[13]),
+        u16::from_be_bytes([o[14], o[15]]),
+    );
     let mut body = vec![0; 4];
     body.extend_from_slice(&o);
     body.extend_from_slice(&[1, 1]);
@@ -515,15 +530,18 @@ pub(crate) fn answer_to(question: &Sent, remote: &Host) -> Vec<u8> {
         let arp = &question.bytes[14..42];
         let mut frame = Vec::new();
         PacketBuilder::ethernet2(remote.mac.0, question.src_mac().0)
-            .arp(etherparse::ArpPacket::new(
-                etherparse::ArpHardwareId::ETHERNET,
-                etherparse::EtherType::IPV4,
-                etherparse::ArpOperation::REPLY,
-                &remote.mac.0,
-                &arp[24..28],
-                &arp[8..14],
-                &arp[14..18],
-            ).unwrap())
+            .arp(
+                etherparse::ArpPacket::new(
+                    etherparse::ArpHardwareId::ETHERNET,
+                    etherparse::EtherType::IPV4,
+                    etherparse::ArpOperation::REPLY,
+                    &remote.mac.0,
+                    &arp[24..28],
+                    &arp[8..14],
+                    &arp[14..18],
+                )
+                .unwrap(),
+            )
             .write(&mut frame)
             .unwrap();
         return frame;

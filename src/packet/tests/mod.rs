@@ -5,6 +5,7 @@
 
 mod parse;
 mod rewrite;
+mod seeds;
 mod split;
 
 use proptest::prelude::*;

@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn fragments_groups_replies_and_options_are_left_alone() {
-        let plain = request(false, b"payload.");
+        let plain = request(false, b"payload!");
         let changed = |at: usize, value: u8| {
             let mut frame = plain.clone();
             frame[at] = value;

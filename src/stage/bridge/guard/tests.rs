@@ -92,6 +92,13 @@ fn a_foreign_source_address_is_dropped_in_both_families() {
 }
 
 #[test]
+fn the_own_ipv4_address_is_no_ipv6_address() {
+    let mut frame = udp(MAC, "fd00::2", "fd00::1", (1, 2));
+    frame[22..38].copy_from_slice(&addr("172.17.0.2").bytes());
+    assert_eq!(Parsed::new(&frame), Err(DropReason::MartianSource), "it does not even come here");
+}
+
+#[test]
 fn a_client_may_ask_for_an_address_but_nobody_may_give_one() {
     assert_eq!(check(&udp(MAC, "0.0.0.0", "255.255.255.255", (68, 67))), Ok(()));
     for (src, dst, ports) in

@@ -162,5 +162,7 @@ mod tests {
         assert!(cut(&frame, 1500).is_empty(), "DF");
         frame[20] = 0;
         assert!(cut(&frame, 67).is_empty(), "no such MTU");
+        frame[20..22].copy_from_slice(&0x1fff_u16.to_be_bytes());
+        assert!(Parsed::new(&frame).is_err(), "beyond the largest offset");
     }
 }

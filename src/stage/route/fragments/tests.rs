@@ -48,7 +48,10 @@ fn fragment(v6: bool, from: u8, id: u32, start: usize, end: usize, more: bool) -
 }
 
 fn admit(tracker: &mut FragmentTracker, now: Time, buf: &mut PacketBuf) -> Admitted {
-    let parsed = Parsed::new(buf.bytes()).unwrap();
+    let parsed = match Parsed::new(buf.bytes()) {
+        Ok(parsed) => parsed,
+        Err(reason) => return Admitted::Drop(reason),
+    };
     tracker.admit(now, NET, &parsed, &buf.frame())
 }
 
