@@ -13,11 +13,15 @@ use super::slow::Frame;
 use super::Datapath;
 use crate::base::ids::{DomainId, PortId, UplinkId};
 use crate::base::time::Time;
-use crate::config::{Port, PortKind};
+use crate::config::{Port, PortKind, Uplink};
 use crate::packet::parse::L3_OFFSET;
-use crate::packet::{DropReason, FlowKey, Gso, L3, Offload, PacketBuf, Parsed, Rewrite, Scope};
-use crate::stage::flow::mapping::Inside;
-use crate::stage::flow::{Direction, Flow, FlowIndex, HopId, MappingId, MappingTable};
+use crate::packet::{
+    DropReason, FlowKey, Fragment, Gso, L3, Offload, PacketBuf, Parsed, Rewrite, Scope,
+};
+use crate::stage::flow::{
+    Direction, Endpoint, Flow, FlowIndex, HopId, MappingId, MappingTable, PortPolicy, TcpSegment,
+    TcpState, Transition, Wanted,
+};
 use crate::stage::route::fragments::fragment_v4;
 use crate::stage::route::icmp_error::IcmpError;
 use crate::stage::route::mtu;
@@ -25,7 +29,7 @@ use crate::stage::service::publish::Publication;
 use crate::wire::addr::Addr;
 use crate::wire::ipv4::{self, Ipv4};
 use crate::wire::mac::Mac;
-use crate::wire::tcp;
+use crate::wire::{ipv6, tcp};
 
 /// Ports tried for a client that must be told apart from itself; the chance that all are taken is that
 /// of a container port with tens of thousands of connections from one address.
@@ -34,7 +38,7 @@ const CLIENT_PORT_ATTEMPTS: u64 = 16;
 /// Gives back what a flow held.
 pub(super) fn release(mappings: &mut MappingTable, hops: &mut HopTable, now: Time, flow: &Flow) {
     if let Some(mapping) = flow.mapping() {
-        mappings.release(mapping, now);
+        mappings.release(now, mapping);
     }
     for hop in flow.hops {
         hops.release(hop);
@@ -63,7 +67,7 @@ impl Datapath {
                 });
             if same {
                 self.flows.get_mut(index).generation = self.tables.generation();
-                return self.forward(index, direction, slot, frame);
+                return self.track_and_send(index, direction, slot, frame);
             }
             self.remove_flow(frame.now, index);
         }
@@ -86,10 +90,51 @@ impl Datapath {
         slot: &Slot,
         frame: &mut Frame<'_>,
     ) -> Result<(), DropReason> {
-        if !self.may_pass(port, route.egress, &slot.parsed, frame)? {
-            return Ok(());
+        self.commit_route(port, route, None, slot, frame)
+    }
+
+    fn commit_route(
+        &mut self,
+        port: &Port,
+        route: &Route,
+        held: Option<MappingId>,
+        slot: &Slot,
+        frame: &mut Frame<'_>,
+    ) -> Result<(), DropReason> {
+        match self.settle(port, route, slot, frame) {
+            Ok(Some((reply, hops, mapping))) => {
+                let ports = [port.id, route.egress];
+                self.insert([slot.key, reply], ports, hops, mapping.or(held), slot, frame)
+            }
+            Ok(None) => {
+                self.release_mapping(frame.now, held);
+                Ok(())
+            }
+            Err(reason) => {
+                self.release_mapping(frame.now, held);
+                Err(reason)
+            }
         }
-        let (mut reply, mapping) = self.reply_key(route, &slot.key, frame.now)?;
+    }
+
+    fn release_mapping(&mut self, now: Time, mapping: Option<MappingId>) {
+        if let Some(id) = mapping {
+            self.mappings.release(now, id);
+        }
+    }
+
+    /// Everything about a routed flow but the flow itself; `None`: the sender has been told why not.
+    fn settle(
+        &mut self,
+        port: &Port,
+        route: &Route,
+        slot: &Slot,
+        frame: &mut Frame<'_>,
+    ) -> Result<Option<Settled>, DropReason> {
+        if !self.may_pass(port, route.egress, &slot.parsed, frame)? {
+            return Ok(None);
+        }
+        let (mut reply, mapping) = self.reply_key(port, route, &slot.key)?;
         if mapping.is_none() && reply.src != slot.key.dst {
             self.tell_apart(&mut reply, slot.hash)?;
         }
@@ -97,7 +142,7 @@ impl Datapath {
             self.hop_there(route),
             self.hop_back(port, slot.key.src, slot.parsed.src_mac),
         ];
-        self.insert([slot.key, reply], [port.id, route.egress], hops, mapping, slot, frame)
+        Ok(Some((reply, hops, mapping)))
     }
 
     /// A packet to a mapping: from outside to what somebody inside opened, or from inside to another
@@ -106,10 +151,11 @@ impl Datapath {
         &mut self,
         port: &Port,
         uplink: UplinkId,
-        target: Inside,
+        target: (Endpoint, MappingId),
         slot: &Slot,
         frame: &mut Frame<'_>,
     ) -> Result<(), DropReason> {
+        let (target, id) = target;
         let egress = self.tables.port_by_addr(target.domain, target.addr);
         let Some(station) = egress.and_then(|id| self.tables.port(id)).cloned() else {
             return Err(DropReason::PortGone);
@@ -124,7 +170,11 @@ impl Datapath {
             to: (target.addr, target.port),
             snat,
         };
-        self.commit_routed(port, &route, slot, frame)
+        if route.snat == Snat::Keep {
+            // The flow lives on the mapping of the inside socket, as if that had begun it.
+            self.mappings.retain(id);
+        }
+        self.commit_route(port, &route, (route.snat == Snat::Keep).then_some(id), slot, frame)
     }
 
     /// What the inside of a mapping at this destination is, if the sender may reach it.
@@ -132,24 +182,23 @@ impl Datapath {
         &self,
         uplink: UplinkId,
         key: &FlowKey,
-    ) -> Result<Option<Inside>, DropReason> {
+    ) -> Result<Option<(Endpoint, MappingId)>, DropReason> {
         let port = if key.dst_port == 0 { key.src_port } else { key.dst_port };
-        let Some(id) = self.mappings.by_outside(uplink.into(), key.proto, key.dst, port) else {
-            return Ok(None);
-        };
+        let outside = Endpoint { addr: key.dst, domain: uplink.into(), port, proto: key.proto };
+        let Some((id, mapping)) = self.mappings.by_outside(&outside) else { return Ok(None) };
         let inside_sender = !key.domain.is_uplink();
-        if !inside_sender && !self.mappings.has_spoken_to(id, key.src) {
+        if !inside_sender && !self.mappings.has_contact(id, key.src) {
             return Err(DropReason::Filtered);
         }
-        Ok(self.mappings.get(id).map(|mapping| mapping.inside))
+        Ok(Some((mapping.inside, id)))
     }
 
     /// The key under which answers arrive, and the mapping they need.
     fn reply_key(
         &mut self,
+        port: &Port,
         route: &Route,
         key: &FlowKey,
-        now: Time,
     ) -> Result<(FlowKey, Option<MappingId>), DropReason> {
         let domain = self.tables.port(route.egress).map_or(key.domain, |p| p.domain);
         let mut reply = key.reversed(domain, Scope::Routed);
@@ -160,22 +209,16 @@ impl Datapath {
             Snat::Masquerade(uplink, addr) => (DomainId::from(uplink), addr),
             Snat::Gateway(addr) => (domain, addr),
         };
-        let inside = Inside {
-            domain: key.domain,
+        let inside = Endpoint {
             addr: key.src,
+            domain: key.domain,
             port: if is_query_reply { key.dst_port } else { key.src_port },
             proto: key.proto,
         };
-        let range = match route.snat {
-            Snat::Masquerade(uplink, _) => {
-                self.tables.uplink(uplink).map_or(1024..=65535, |u| u.nat_ports.clone())
-            }
-            _ => 1024..=65535,
-        };
-        let id = self.mappings.acquire(inside, outside_domain, outside, range, now)?;
-        self.mappings.speak_to(id, route.to.0);
-        let port = self.mappings.get(id).map_or(key.src_port, |mapping| mapping.outside_port);
-        (reply.dst, reply.dst_port) = (outside, port);
+        let wanted = Wanted { inside, payer: port.id, domain: outside_domain, addr: outside };
+        let id = self.mappings.acquire(&wanted)?;
+        self.mappings.add_contact(id, route.to.0);
+        (reply.dst, reply.dst_port) = (outside, self.mappings.get(id).outside.port);
         Ok((reply, Some(id)))
     }
 
@@ -248,6 +291,16 @@ impl Datapath {
         frame: &mut Frame<'_>,
     ) -> Result<(), DropReason> {
         let mut flow = Flow::new(frame.now, keys, ports);
+        match first_state(&slot.parsed, frame.batch.bytes(frame.at)) {
+            Ok(state) => flow.tcp = state,
+            Err(reason) => {
+                flow.hops = hops;
+                flow.set_mapping(mapping);
+                release(&mut self.mappings, &mut self.hops, frame.now, &flow);
+                return Err(reason);
+            }
+        }
+        flow.count(Direction::Initiator, slot.parsed.ip_len);
         flow.hops = hops;
         flow.generation = self.tables.generation();
         flow.set_mapping(mapping);
@@ -261,12 +314,7 @@ impl Datapath {
                 return Err(reason);
             }
         };
-        let sent = self.forward(index, Direction::Initiator, slot, frame);
-        if sent.is_err() && self.flows.get(index).packets(Direction::Initiator) == 0 {
-            // TCP's state machine refused the very first segment: no flow comes of it.
-            self.remove_flow(frame.now, index);
-        }
-        sent
+        self.send_on(index, Direction::Initiator, slot, frame)
     }
 
     /// A packet of a flow that exists, but that the fast path would not take.
@@ -294,7 +342,7 @@ impl Datapath {
         if !self.may_pass(port, egress, &slot.parsed, frame)? {
             return Ok(());
         }
-        self.forward(index, direction, slot, frame)
+        self.track_and_send(index, direction, slot, frame)
     }
 
     /// Whether a flow made under another configuration would be made the same way today.
@@ -316,7 +364,7 @@ impl Datapath {
             }
             Decision::OwnAddress(uplink) => self
                 .by_mapping(uplink, &key)
-                .is_ok_and(|inside| inside.is_some_and(|i| i.addr == reply.src)),
+                .is_ok_and(|found| found.is_some_and(|(inside, _)| inside.addr == reply.src)),
             _ => false,
         };
         if same {
@@ -325,8 +373,26 @@ impl Datapath {
         same
     }
 
-    /// Tracks, rewrites and sends a packet of a flow.
-    fn forward(
+    /// Tracks a packet of a flow that exists, and sends it on.
+    fn track_and_send(
+        &mut self,
+        index: FlowIndex,
+        direction: Direction,
+        slot: &Slot,
+        frame: &mut Frame<'_>,
+    ) -> Result<(), DropReason> {
+        let bytes = frame.batch.bytes(frame.at);
+        let transition = self.track(frame.now, index, direction, &slot.parsed, bytes)?;
+        if transition == Transition::Over {
+            // The responder of a finished connection begins a new one between the same ports.
+            self.remove_flow(frame.now, index);
+            return self.slow_again(slot, frame);
+        }
+        self.send_on(index, direction, slot, frame)
+    }
+
+    /// Rewrites and sends a packet of a flow.
+    fn send_on(
         &mut self,
         index: FlowIndex,
         direction: Direction,
@@ -334,7 +400,6 @@ impl Datapath {
         frame: &mut Frame<'_>,
     ) -> Result<(), DropReason> {
         let parsed = &slot.parsed;
-        self.track(frame.now, index, direction, parsed, frame.batch.bytes(frame.at))?;
         let flow = self.flows.get(index);
         let (hop_id, nat) = (flow.hops[direction.index()], flow.rewrite(direction));
         let Some(hop) = self.hops.get(hop_id).copied() else { return Err(DropReason::PortGone) };
@@ -379,14 +444,27 @@ impl Datapath {
         if fragments.is_empty() { Err(DropReason::TooBig) } else { Ok(fragments) }
     }
 
+    /// The outside ports that masquerade may take on an uplink.
+    pub(super) fn set_ports(&mut self, uplink: &Uplink) {
+        let range = uplink.nat_ports.clone();
+        self.mappings.set_policy(uplink.id.into(), PortPolicy { range, ..PortPolicy::default() });
+    }
+
     /// Keeps masquerade away from published ports, or lets it have them again.
     pub(super) fn reserve(&mut self, publication: &Publication, reserved: bool) {
         for uplink in self.tables.uplinks() {
             for (addr, _) in &uplink.addrs {
-                if publication.host_addr.is_none_or(|host| host == *addr) {
-                    let ports = publication.host_ports.clone();
-                    let (domain, proto) = (uplink.id.into(), publication.proto);
-                    self.mappings.reserve(domain, *addr, proto, ports, reserved);
+                if publication.host_addr.is_some_and(|host| host != *addr) {
+                    continue;
+                }
+                let (domain, proto) = (uplink.id.into(), publication.proto);
+                let outside = Endpoint { addr: *addr, domain, port: 0, proto };
+                let ports = publication.host_ports.clone();
+                if reserved {
+                    // More addresses than spaces: then nothing is masqueraded there either.
+                    let _ = self.mappings.reserve(&outside, ports);
+                } else {
+                    self.mappings.unreserve(&outside, ports);
                 }
             }
         }
@@ -412,6 +490,19 @@ impl Datapath {
             }
         }
     }
+}
+
+/// Reply key, hops and mapping of a routed flow.
+type Settled = (FlowKey, [HopId; 2], Option<MappingId>);
+
+/// TCP's state after a flow's first packet. Connections older than the flow table are picked up: a
+/// daemon that was started again has an empty one.
+fn first_state(parsed: &Parsed, frame: &[u8]) -> Result<TcpState, DropReason> {
+    if parsed.proto != ipv6::TCP || parsed.fragment == Fragment::Later {
+        return Ok(TcpState::default());
+    }
+    let segment = TcpSegment::read(parsed, frame).ok_or(DropReason::Malformed)?;
+    TcpState::begin(&segment, true)
 }
 
 /// Whether a packet too large may be sent in fragments: IPv4 without DF (RFC 791), and no super-frame.

@@ -10,7 +10,7 @@ use crate::base::ids::PortId;
 use crate::base::time::Time;
 use crate::packet::parse::is_icmp_non_query;
 use crate::packet::{DropReason, Fragment, FrameBatch, Parsed, Rewrite};
-use crate::stage::flow::{Direction, FlowIndex, TcpSegment};
+use crate::stage::flow::{Direction, FlowIndex, TcpSegment, Transition};
 use crate::stage::route::mtu;
 use crate::wire::{ipv6, tcp};
 
@@ -58,7 +58,8 @@ impl Datapath {
             route: routed.then_some((hop.dst_mac, hop.src_mac)),
         };
         match self.track(now, index, direction, parsed, batch.bytes(at)) {
-            Ok(()) => {
+            Ok(Transition::Over) => return false,
+            Ok(_) => {
                 rewrite.apply(&mut batch.frame(at), parsed);
                 self.emit(egress, at, batch, out);
             }
@@ -76,16 +77,19 @@ impl Datapath {
         direction: Direction,
         parsed: &Parsed,
         frame: &[u8],
-    ) -> Result<(), DropReason> {
+    ) -> Result<Transition, DropReason> {
         let flow = self.flows.get_mut(index);
+        let mut transition = Transition::Unchanged;
         if parsed.proto == ipv6::TCP && parsed.fragment == Fragment::Whole {
-            let segment = TcpSegment::parse(parsed.l4_bytes(frame)).ok_or(DropReason::Malformed)?;
-            flow.tcp.track(direction, &segment)?;
+            let segment = TcpSegment::read(parsed, frame).ok_or(DropReason::Malformed)?;
+            transition = flow.tcp.track(direction, &segment)?;
         }
         flow.count(direction, parsed.ip_len);
-        let class = flow.class_after(direction);
-        self.flows.touch(now, index, class);
-        Ok(())
+        if transition != Transition::Ignored {
+            let class = flow.class_after(direction);
+            self.flows.touch(now, index, class);
+        }
+        Ok(transition)
     }
 }
 

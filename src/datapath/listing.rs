@@ -8,6 +8,7 @@ use crate::base::time::Time;
 use crate::config::{PortKind, RouteTarget};
 use crate::packet::DropReason;
 use crate::base::ids::PortId;
+use crate::stage::flow::tcp::Phase;
 use crate::stage::flow::{Direction, Flow, FlowIndex};
 use crate::stage::route::neighbour::State;
 use crate::wire::{addr::Addr, ipv6};
@@ -163,7 +164,10 @@ impl Datapath {
 }
 
 fn state_name(flow: &Flow) -> &'static str {
-    flow.tcp.state_name().unwrap_or_else(|| flow.class().name())
+    match flow.tcp.phase() {
+        Phase::None => flow.class().name(),
+        phase => phase.name(),
+    }
 }
 
 fn neighbour_state(state: State) -> &'static str {

@@ -43,7 +43,7 @@ use self::configure::Lease;
 use self::counters::PortCounters;
 use self::hops::HopTable;
 use self::inspect::FlowFilter;
-pub use self::output::{Event, FrameRef, OutFrame, Output};
+pub use self::output::{Event, FrameRef, Lan, OutFrame, Output};
 use self::pipeline::Scratch;
 
 /// How often learned addresses and flows are looked at for expiry when nothing else happens.
@@ -107,6 +107,7 @@ impl Datapath {
                 self.leases.remove(id);
             }
             Delta::Publish(publication) => self.reserve(publication, true),
+            Delta::Uplink(uplink) => self.set_ports(uplink),
             Delta::Unpublish(id) => {
                 if let Some(publication) = self.tables.publications().get(*id).cloned() {
                     self.reserve(&publication, false);
@@ -118,6 +119,7 @@ impl Datapath {
         if let Delta::Port(port) = delta {
             self.hops.set_mtu(port.id, port.mtu);
             if port.kind == PortKind::PacketUplink {
+                // Everybody outside shares this port; its bound is the table's.
                 self.flows.set_share(port.id, FLOWS_MAX);
             }
         }
@@ -147,8 +149,9 @@ impl Datapath {
         let housekeeping = |at: Time| at.max(self.housekeeping);
         let fdb = self.fdbs.values().filter_map(Fdb::next_expiry).min().map(housekeeping);
         let flows = self.flows.next_deadline(now).map(housekeeping);
+        let mappings = self.mappings.next_deadline(now).map(housekeeping);
         let leases = self.leases.values().filter_map(Lease::next_deadline).min();
-        [fdb, flows, leases, self.neighbours.next_deadline(), self.fragments.next_deadline()]
+        [fdb, flows, mappings, leases, self.neighbours.next_deadline(), self.fragments.next_deadline()]
             .into_iter()
             .flatten()
             .min()
@@ -159,7 +162,7 @@ impl Datapath {
         self.flows.expire(now, EXPIRY_BUDGET, |flow| {
             commit::release(mappings, hops, now, &flow);
         });
-        mappings.expire(now);
+        mappings.expire(now, EXPIRY_BUDGET, |_| {});
     }
 
     fn forget_port(&mut self, now: Time, id: PortId) {

@@ -6,11 +6,10 @@ use crate::base::ids::PortId;
 use crate::base::time::Time;
 use crate::config::{Port, PortKind};
 use crate::packet::parse::is_icmp_non_query;
-use crate::packet::{DropReason, Fragment, FrameBatch, L3, Parsed, Scope};
+use crate::packet::{DropReason, Fragment, FrameBatch, Scope};
 use crate::stage::bridge::{fdb::Learned, flood};
 use crate::stage::respond::echo;
 use crate::stage::route::icmp_error::IcmpError;
-use crate::wire::checksum;
 use crate::wire::mac::Mac;
 
 /// Where a frame is, while it is being decided.
@@ -97,6 +96,15 @@ impl Datapath {
         self.routed(port, slot, frame)
     }
 
+    /// Takes a frame whose flow has just ended through the stages once more.
+    pub(super) fn slow_again(
+        &mut self,
+        slot: &Slot,
+        frame: &mut Frame<'_>,
+    ) -> Result<(), DropReason> {
+        self.slow_steps(slot, frame)
+    }
+
     /// Learns where a station is, unless the configuration says it.
     fn learn(&mut self, port: &Port, mac: Mac, now: Time) {
         if port.guard || port.kind == PortKind::Host || mac == port.mac {
@@ -167,7 +175,6 @@ impl Datapath {
         if !slot.parsed.is_ip() {
             return Err(DropReason::NotForUs);
         }
-        check_ipv4_header(&slot.parsed, frame.batch.bytes(frame.at))?;
         if is_icmp_non_query(&slot.parsed, frame.batch.bytes(frame.at)) {
             return self.icmp_error(port, slot, frame);
         }
@@ -256,14 +263,4 @@ impl Datapath {
         }
         self.reject(port, &slot.parsed, IcmpError::PortUnreachable, DropReason::NotPublished, frame)
     }
-}
-
-/// RFC 1812 5.2.2: a router verifies the header's checksum. Hits need not: their checksum is updated,
-/// so a wrong one stays wrong and the receiver drops it.
-fn check_ipv4_header(parsed: &Parsed, frame: &[u8]) -> Result<(), DropReason> {
-    if parsed.l3 != L3::V4 {
-        return Ok(());
-    }
-    let header = &frame[crate::packet::parse::L3_OFFSET..usize::from(parsed.l4)];
-    if checksum::sum(header) == 0xffff { Ok(()) } else { Err(DropReason::Ipv4Checksum) }
 }

@@ -280,13 +280,6 @@ fn port_of(ports: &mut [Option<PortIo>], id: PortId) -> Option<&mut PortIo> {
 
 fn notice(event: Event) -> Notice {
     match event {
-        Event::Leased { uplink, addr, routers, dns, mtu } => Notice::Leased {
-            uplink,
-            addr: (addr.0.ip(), addr.1),
-            routers: routers.into_iter().map(|a| a.ip()).collect(),
-            dns: dns.into_iter().map(|a| a.ip()).collect(),
-            mtu,
-        },
-        Event::LeaseLost { uplink } => Notice::LeaseLost { uplink },
+        Event::Configured(uplink, lan) => Notice::Configured(uplink, lan),
     }
 }

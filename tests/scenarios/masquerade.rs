@@ -116,7 +116,10 @@ fn an_unfinished_checksum_leaves_with_the_new_pseudo_header_and_the_super_frame_
         let net = world.network(NetworkOptions::default());
         let (a, remote) = (world.endpoint(net), world.uplink());
         let to = (remote.addr(family), 80);
-        world.pass_resolving(a.port, &tcp(&a, a.router, 5000, to, "S", (0, 0), b""), &remote);
+        let syn = tcp(&a, a.router, 5000, to, "S", (0, 0), b"");
+        let syn = world.pass_resolving(a.port, &syn, &remote);
+        let reply = tcp(&remote, UPLINK_MAC, 80, syn.src(), "SA", (0, 1), b"");
+        world.pass(UPLINK_PORT, &reply);
         let (gso, start, gso_size) = match family {
             Family::V4 => (Gso::TcpV4, 34_usize, 1448),
             Family::V6 => (Gso::TcpV6, 54, 1428),
