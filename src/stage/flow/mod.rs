@@ -19,6 +19,7 @@ mod testing;
 pub mod timeouts;
 
 pub use flow::{Direction, Flag, Flow, HopId};
+pub use icmp::{EmbeddedKey, related, translate_error};
 pub use mapping::{Endpoint, Mapping, MappingId, MappingTable, PortPolicy, Wanted};
 pub use table::{FlowIndex, FlowTable};
 pub use tcp::{TcpSegment, TcpState, Transition};

@@ -391,6 +391,18 @@ impl TcpState {
         }
     }
 
+    /// Whether the side that sends in `dir` has a segment beginning at `seq` on its way: an ICMP error
+    /// that quotes another is forged (RFC 5927 4.1).
+    pub fn has_sent(&self, dir: Direction, seq: u32) -> bool {
+        let (own, other) = (dir.index(), dir.flip().index());
+        let oldest = if self.phase == Phase::SynSent || self.phase == Phase::Refused {
+            self.end[own].wrapping_sub(SLACK)
+        } else {
+            self.ack[other].wrapping_sub(self.window_bytes(other).max(SLACK))
+        };
+        !before(seq, oldest) && !before(self.end[own], seq)
+    }
+
     fn reset(&mut self, dir: Direction, segment: &TcpSegment) -> Result<Transition, DropReason> {
         let (own, other) = (dir.index(), dir.flip().index());
         let seq = segment.seq;

@@ -361,6 +361,17 @@ fn a_picked_up_connection_learns_what_was_sent_before_it_was_seen() {
 }
 
 #[test]
+fn a_quoted_sequence_number_must_have_been_sent_not_long_ago() {
+    let mut tcp = opened();
+    assert!(tcp.has_sent(Initiator, I) && !tcp.has_sent(Initiator, I.wrapping_add(2)));
+    tcp = established();
+    tcp.track(Initiator, &TcpSegment { len: 1_000, ..seg(ACK, i(0), r(0)) }).unwrap();
+    assert!(tcp.has_sent(Initiator, i(0)) && tcp.has_sent(Initiator, i(1_000)));
+    assert!(!tcp.has_sent(Initiator, i(1_001)) && !tcp.has_sent(Initiator, i(1 << 31)));
+    assert!(tcp.has_sent(Responder, r(0)) && !tcp.has_sent(Responder, r(1)));
+}
+
+#[test]
 fn a_segment_is_read_from_frames_of_both_families() {
     let mut tcp =
         vec![0x9c, 0x40, 0, 80, 1, 2, 3, 4, 5, 6, 7, 8, 0x80, SYN, 0x12, 0x34, 0, 0, 0, 0];
