@@ -6,11 +6,11 @@
 
 use zerocopy::FromBytes;
 
+use super::Datapath;
 use super::decide::{self, Decision, NextHop, Notes, Route, Snat};
 use super::hops::{HopKey, HopTable};
 use super::pipeline::Slot;
 use super::slow::Frame;
-use super::Datapath;
 use crate::base::ids::{DomainId, PortId, UplinkId};
 use crate::base::time::Time;
 use crate::config::{Port, PortKind, Uplink};
@@ -62,9 +62,10 @@ impl Datapath {
             let flow = self.flows.get(index);
             let same = flow.port(direction) == frame.ingress
                 && flow.port(direction.flip()) == egress
-                && self.hops.get(flow.hops[direction.index()]).is_some_and(|hop| {
-                    hop.dst_mac == slot.parsed.dst_mac && !hop.is_routed()
-                });
+                && self
+                    .hops
+                    .get(flow.hops[direction.index()])
+                    .is_some_and(|hop| hop.dst_mac == slot.parsed.dst_mac && !hop.is_routed());
             if same {
                 self.flows.get_mut(index).generation = self.tables.generation();
                 return self.track_and_send(index, direction, slot, frame);
@@ -138,10 +139,7 @@ impl Datapath {
         if mapping.is_none() && reply.src != slot.key.dst {
             self.tell_apart(&mut reply, slot.hash)?;
         }
-        let hops = [
-            self.hop_there(route),
-            self.hop_back(port, slot.key.src, slot.parsed.src_mac),
-        ];
+        let hops = [self.hop_there(route), self.hop_back(port, slot.key.src, slot.parsed.src_mac)];
         Ok(Some((reply, hops, mapping)))
     }
 
@@ -350,7 +348,9 @@ impl Datapath {
         let flow = self.flows.get(index);
         let [key, reply] = *flow.keys();
         let responder = flow.port(Direction::Responder);
-        let Some(from) = self.tables.port(flow.port(Direction::Initiator)).cloned() else { return false };
+        let Some(from) = self.tables.port(flow.port(Direction::Initiator)).cloned() else {
+            return false;
+        };
         let same = match decide::route(&self.tables, &from, &key, &mut Notes::off()) {
             Decision::Route(route) => {
                 let keeps = route.snat == Snat::Keep;
@@ -411,7 +411,9 @@ impl Datapath {
         if hop.fresh_until > frame.now {
             return self.send_sized(&hop, parsed, frame);
         }
-        let HopKey::Neighbour(port, addr) = hop.key else { return Err(DropReason::NeighbourFailed) };
+        let HopKey::Neighbour(port, addr) = hop.key else {
+            return Err(DropReason::NeighbourFailed);
+        };
         self.resolve(port, addr, frame)
     }
 

@@ -29,9 +29,11 @@ pub(super) struct Lease {
 
 impl Lease {
     pub(super) fn next_deadline(&self) -> Option<Time> {
-        Some(self.slaac.next_deadline().map_or(self.dhcp.next_deadline(), |at| {
-            at.min(self.dhcp.next_deadline())
-        }))
+        Some(
+            self.slaac
+                .next_deadline()
+                .map_or(self.dhcp.next_deadline(), |at| at.min(self.dhcp.next_deadline())),
+        )
     }
 
     fn take(&mut self, event: LeaseEvent) {

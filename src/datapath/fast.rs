@@ -30,7 +30,9 @@ impl Datapath {
         if !parsed.is_ip() || parsed.fragment != Fragment::Whole || has_no_flow(parsed, batch, at) {
             return false;
         }
-        let Some((index, direction)) = self.flows.lookup(&slot.key, slot.hash) else { return false };
+        let Some((index, direction)) = self.flows.lookup(&slot.key, slot.hash) else {
+            return false;
+        };
         let flow = self.flows.get(index);
         if flow.generation != self.tables.generation() || flow.port(direction) != ingress {
             return false;

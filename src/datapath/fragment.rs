@@ -32,12 +32,7 @@ impl Datapath {
     }
 
     /// Fragments that came before their first one are sent through after it, in a batch of their own.
-    pub(super) fn replay_held(
-        &mut self,
-        slot: &Slot,
-        mut first: PacketBuf,
-        frame: &mut Frame<'_>,
-    ) {
+    pub(super) fn replay_held(&mut self, slot: &Slot, mut first: PacketBuf, frame: &mut Frame<'_>) {
         let released = self.fragments.first(slot.key.domain, &slot.parsed, &first.frame());
         let mut later = super::Output::default();
         for held in released {

@@ -4,10 +4,10 @@ use super::Datapath;
 use super::inspect::{
     FdbInfo, FlowFilter, FlowInfo, NeighbourInfo, PortStats, RouteInfo, WorkerStats,
 };
+use crate::base::ids::PortId;
 use crate::base::time::Time;
 use crate::config::{PortKind, RouteTarget};
 use crate::packet::DropReason;
-use crate::base::ids::PortId;
 use crate::stage::flow::tcp::Phase;
 use crate::stage::flow::{Direction, Flow, FlowIndex};
 use crate::stage::route::neighbour::State;

@@ -151,10 +151,17 @@ impl Datapath {
         let flows = self.flows.next_deadline(now).map(housekeeping);
         let mappings = self.mappings.next_deadline(now).map(housekeeping);
         let leases = self.leases.values().filter_map(Lease::next_deadline).min();
-        [fdb, flows, mappings, leases, self.neighbours.next_deadline(), self.fragments.next_deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            fdb,
+            flows,
+            mappings,
+            leases,
+            self.neighbours.next_deadline(),
+            self.fragments.next_deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     fn expire_flows(&mut self, now: Time) {

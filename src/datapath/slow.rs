@@ -40,7 +40,9 @@ impl Datapath {
 
     fn slow_steps(&mut self, slot: &Slot, frame: &mut Frame<'_>) -> Result<(), DropReason> {
         let parsed = &slot.parsed;
-        let Some(entry) = self.tables.entry(frame.ingress) else { return Err(DropReason::PortGone) };
+        let Some(entry) = self.tables.entry(frame.ingress) else {
+            return Err(DropReason::PortGone);
+        };
         let port = std::sync::Arc::clone(&entry.port);
         if !parsed.src_mac.is_unicast() {
             return Err(DropReason::SourceMac);
@@ -141,12 +143,7 @@ impl Datapath {
         Ok(())
     }
 
-    fn flood(
-        &mut self,
-        port: &Port,
-        dst: Mac,
-        frame: &mut Frame<'_>,
-    ) -> Result<(), DropReason> {
+    fn flood(&mut self, port: &Port, dst: Mac, frame: &mut Frame<'_>) -> Result<(), DropReason> {
         if flood::is_reserved(dst) {
             return Err(DropReason::ReservedMulticast);
         }
@@ -219,7 +216,9 @@ impl Datapath {
                 Ok(None) => self.to_own_address(port, slot, frame),
                 Err(reason) => Err(reason),
             },
-            Decision::Reject(reason, error) => self.reject(port, &slot.parsed, error, reason, frame),
+            Decision::Reject(reason, error) => {
+                self.reject(port, &slot.parsed, error, reason, frame)
+            }
             Decision::Drop(reason) => Err(reason),
             Decision::Bridge(_) => Err(DropReason::NoRoute),
         }

@@ -49,9 +49,8 @@ impl Datapath {
 
     fn imagined_key(&self, port: &Port, src: Addr, dst: Addr, request: &TraceRequest) -> FlowKey {
         let network = self.tables.network_of(port.domain);
-        let on_link = network.is_some_and(|n| {
-            n.subnets.iter().any(|s| s.contains(dst)) && !n.is_gateway(dst)
-        });
+        let on_link = network
+            .is_some_and(|n| n.subnets.iter().any(|s| s.contains(dst)) && !n.is_gateway(dst));
         let proto = match (request.proto.as_str(), dst.is_v4()) {
             ("udp", _) => ipv6::UDP,
             ("sctp", _) => ipv6::SCTP,
@@ -95,9 +94,8 @@ impl Datapath {
 }
 
 fn report(notes: Notes, decision: Decision, datapath: &Datapath) -> TraceReport {
-    let name = |id| {
-        datapath.tables.port(id).map_or_else(|| format!("{id}"), |port| port.name.to_string())
-    };
+    let name =
+        |id| datapath.tables.port(id).map_or_else(|| format!("{id}"), |port| port.name.to_string());
     let (verdict, delivered, drop) = match decision {
         Decision::Bridge(port) => (format!("delivered to {}", name(port)), true, None),
         Decision::Route(route) => (

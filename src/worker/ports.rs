@@ -86,7 +86,9 @@ impl Device {
             || error.raw_os_error() == Some(rustix::io::Errno::NOBUFS.raw_os_error());
         match self {
             Self::Tap(_) if Tap::is_dead_error(error) => Written::Dead,
-            Self::Tap(_) if Tap::is_link_down_error(error) => Written::Refused(DropReason::PortDown),
+            Self::Tap(_) if Tap::is_link_down_error(error) => {
+                Written::Refused(DropReason::PortDown)
+            }
             Self::Packet(_) if PacketSocket::is_down_error(error) => {
                 Written::Refused(DropReason::PortDown)
             }

@@ -212,8 +212,13 @@ impl World {
         let (n, last) = (network.0 as u8, id.0 + 1);
         let [high, low] = last.to_be_bytes();
         let v4 = Ipv4Addr::new(10, 20 + n, high, low);
-        let host =
-            Host { port: id, mac: Mac::from_ipv4(v4), v4, v6: v6(n, last), router: gateway_mac(network) };
+        let host = Host {
+            port: id,
+            mac: Mac::from_ipv4(v4),
+            v4,
+            v6: v6(n, last),
+            router: gateway_mac(network),
+        };
         self.apply(Delta::Port(Arc::new(Port {
             id,
             name: format!("c{}", id.0).into(),
