@@ -42,6 +42,20 @@ pub const FRAME_MAX: usize = IP_PACKET_MAX + 14;
 /// line and puts the IP header on an eight-byte boundary, and 128 bytes for what may be put before the
 /// frame: outer Ethernet (14), IPv6 (40), UDP (8), VXLAN (8) or WireGuard (32), or an ICMP error (48).
 pub const HEADROOM: usize = 138;
+/// Bytes of one message between the daemon, an attacher and the holder: a request with 64 labels of
+/// the lengths that Kubernetes allows fits several times over, and a socket's default buffer holds it.
+pub const CONTROL_MESSAGE_MAX: usize = 64 * 1024;
+/// Descriptors of one such message: the queues of one TAP. The kernel's own bound is 253.
+pub const CONTROL_FDS_MAX: usize = 64;
+/// Receive buffer of a packet socket: the kernel's default holds 12 super-frames and loses the rest of a
+/// burst; with 4 MiB none of 74 was lost. Asked for double that; what is granted is read back.
+pub const PACKET_RECEIVE_BYTES: usize = 8 * 1024 * 1024;
+/// Send buffer of a packet socket: some 30 super-frames between us and the card.
+pub const PACKET_SEND_BYTES: usize = 4 * 1024 * 1024;
+/// How long one side of the attach protocol waits for the other's next message.
+pub const ATTACH_PATIENCE: Span = Span::from_secs(10);
+/// Entries that the holder keeps: a TAP for each port, listeners and sockets beside them.
+pub const HOLDER_ENTRIES_MAX: usize = PORTS_MAX;
 /// Frames of one batch. 64 is where the gain of batching has flattened (VPP uses 256, OVS 32).
 pub const BATCH_FRAMES_MAX: usize = 64;
 /// Bytes of one batch's arena: four super-frames, to stay inside a core's L2 cache.
@@ -50,6 +64,21 @@ pub const BATCH_BYTES_MAX: usize = 4 * (FRAME_MAX + HEADROOM).next_multiple_of(6
 pub const EGRESS_QUEUE_FRAMES_MAX: usize = 256;
 /// Bytes queued towards such a port.
 pub const EGRESS_QUEUE_BYTES_MAX: usize = 1024 * 1024;
+
+/// Endpoints of one daemon: each is a port, and ports of uplinks and of the host come beside them.
+pub const ENDPOINTS_MAX: usize = 16_384;
+/// Publications of one daemon: a record of 200 bytes each, and every host port twice over.
+pub const PUBLICATIONS_MAX: usize = 131_072;
+/// Worker threads; more than cores never help, and each has its own flow table.
+pub const WORKERS_MAX: usize = 64;
+/// Events kept for readers that come later or are slow.
+pub const EVENTS_KEPT: usize = 1_024;
+/// Names, labels and aliases of one endpoint, so that one record stays small.
+pub const LABELS_MAX: usize = 256;
+/// Bytes of a name: DNS's bound for a label (RFC 1035 2.3.4), since names become host names.
+pub const NAME_MAX: usize = 63;
+/// Bytes of a label's key or value.
+pub const LABEL_BYTES_MAX: usize = 4_096;
 
 const _: () = assert!(BATCH_BYTES_MAX >= FRAME_MAX + HEADROOM);
 const _: () = assert!(NETWORKS_MAX <= 0x8000 && UPLINKS_MAX <= 0x8000);

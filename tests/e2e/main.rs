@@ -1,0 +1,7 @@
+//! End to end: real TAPs, namespaces and kernels. Runs as root and as any user.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod attach;
+mod packets;
+mod support;
+mod taps;
