@@ -4,6 +4,8 @@ pub mod attach;
 pub mod base;
 pub mod control;
 pub mod datapath;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod io;
 pub mod packet;
 pub mod stage;
