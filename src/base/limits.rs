@@ -19,6 +19,18 @@ pub const FDB_AGEING: Span = Span::from_secs(300);
 pub const FDB_MOVES_PER_SECOND: u8 = 5;
 /// Flows of one worker by default: at 192 bytes a flow, 200 MB when full.
 pub const FLOWS_MAX: usize = 1_048_576;
+/// Flows that one endpoint may begin by default: a quarter, so that no container fills the table alone.
+pub const FLOWS_PER_PORT_MAX: usize = FLOWS_MAX / 4;
+/// Mappings of one worker: inside endpoints that have an outside port.
+pub const MAPPINGS_MAX: usize = 262_144;
+/// Outside addresses times protocols that mappings are made on, per worker; a port map takes 8 KiB and
+/// up to 260 KiB more when all of its ports are in use.
+pub const PORT_SPACES_MAX: usize = 256;
+/// Remote addresses that one mapping remembers for filtering. An inside socket that has spoken to more
+/// forgets the earliest; flows that exist are not concerned.
+pub const MAPPING_CONTACTS_MAX: usize = 512;
+/// Publications of one switch.
+pub const PUBLICATIONS_MAX: usize = 65_536;
 /// Neighbours known on one uplink, after the kernel's `gc_thresh3`.
 pub const NEIGHBOURS_MAX: usize = 1_024;
 /// Of these, neighbours still being asked for: who scans a network cannot push out those that answer.

@@ -4,3 +4,5 @@
 pub mod bridge;
 pub mod respond;
 pub mod route;
+pub mod flow;
+pub mod service;
