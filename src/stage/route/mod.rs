@@ -3,3 +3,5 @@
 
 pub mod icmp_error;
 pub mod lpm;
+pub mod mtu;
+pub mod neighbour;
