@@ -90,8 +90,6 @@ pub const EGRESS_QUEUE_BYTES_MAX: usize = 1024 * 1024;
 
 /// Endpoints of one daemon: each is a port, and ports of uplinks and of the host come beside them.
 pub const ENDPOINTS_MAX: usize = 16_384;
-/// Publications of one daemon: a record of 200 bytes each, and every host port twice over.
-pub const PUBLICATIONS_MAX: usize = 131_072;
 /// Worker threads; more than cores never help, and each has its own flow table.
 pub const WORKERS_MAX: usize = 64;
 /// Events kept for readers that come later or are slow.

@@ -2,7 +2,7 @@
 //! `datapath` joins them and hands each the answers it needs.
 
 pub mod bridge;
+pub mod flow;
 pub mod respond;
 pub mod route;
-pub mod flow;
 pub mod service;

@@ -29,13 +29,16 @@ fn the_gateway_and_known_endpoints_are_answered_for_and_nothing_is_flooded() {
     let mut world = World::new();
     let net = world.network(NetworkOptions::default());
     let (a, b, _c) = (world.endpoint(net), world.endpoint(net), world.endpoint(net));
-    for (target, mac) in [(std::net::Ipv4Addr::new(10, 20, 0, 1), gateway_mac(net)), (b.v4, b.mac)] {
+    for (target, mac) in [(std::net::Ipv4Addr::new(10, 20, 0, 1), gateway_mac(net)), (b.v4, b.mac)]
+    {
         let answer = world.pass(a.port, &arp_request(&a, target));
         assert_eq!((answer.port, answer.dst_mac(), answer.src_mac()), (a.port, a.mac, mac));
         assert_eq!(answer.bytes[20..22], [0, 2], "an ARP reply");
         assert_eq!(answer.bytes[28..32], target.octets());
     }
-    let std::net::IpAddr::V6(gateway6) = gateway(net, wharf::wire::addr::Family::V6) else { panic!() };
+    let std::net::IpAddr::V6(gateway6) = gateway(net, wharf::wire::addr::Family::V6) else {
+        panic!()
+    };
     for (target, mac) in [(gateway6, gateway_mac(net)), (b.v6, b.mac)] {
         let answer = world.pass(a.port, &ndp_request(&a, target));
         assert_eq!((answer.port, answer.dst_mac()), (a.port, a.mac));

@@ -17,7 +17,8 @@ fn prohibited(family: Family) -> (u8, u8) {
 fn networks_are_isolated_and_the_sender_is_told() {
     for family in FAMILIES {
         let mut world = World::new();
-        let (one, two) = (NetworkOptions::default(), NetworkOptions { open: true, ..Default::default() });
+        let (one, two) =
+            (NetworkOptions::default(), NetworkOptions { open: true, ..Default::default() });
         let (one, two) = (world.network(one), world.network(two));
         let (a, b) = (world.endpoint(one), world.endpoint(two));
         let frame = udp(&a, a.router, 5000, (b.addr(family), 53), b"question");
@@ -75,7 +76,11 @@ fn isolated_ports_of_one_network_reach_the_gateway_but_not_each_other() {
         let mut world = World::new();
         let net = world.network(NetworkOptions { icc_off: true, ..Default::default() });
         let (a, b) = (world.endpoint(net), world.endpoint(net));
-        world.dropped(a.port, &udp(&a, b.mac, 1, (b.addr(family), 2), b""), DropReason::PortIsolated);
+        world.dropped(
+            a.port,
+            &udp(&a, b.mac, 1, (b.addr(family), 2), b""),
+            DropReason::PortIsolated,
+        );
         let by_gateway = world.pass(a.port, &udp(&a, a.router, 1, (b.addr(family), 2), b""));
         assert_eq!(by_gateway.icmp(), prohibited(family), "nor by way of the gateway");
         let pong = world.pass(a.port, &ping(&a, a.router, gateway(net, family), 7, b"hello"));

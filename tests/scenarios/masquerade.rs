@@ -52,7 +52,8 @@ fn a_mapping_is_the_same_for_every_destination() {
         let mut world = World::new();
         let net = world.network(NetworkOptions::default());
         let (a, b, remote) = (world.endpoint(net), world.endpoint(net), world.uplink());
-        let frame = |host: &Host, port| udp(host, host.router, 5000, (remote.addr(family), port), b"x");
+        let frame =
+            |host: &Host, port| udp(host, host.router, 5000, (remote.addr(family), port), b"x");
         world.pass_resolving(a.port, &frame(&a, 1), &remote);
         let first = world.pass_resolving(b.port, &frame(&b, 1), &remote);
         let second = world.pass_resolving(b.port, &frame(&b, 2), &remote);
@@ -70,11 +71,8 @@ fn a_stranger_is_filtered_but_a_known_host_may_use_another_port() {
         let there = world.pass_resolving(a.port, &frame, &remote);
         let other_port = udp(&remote, UPLINK_MAC, 54, there.src(), b"y");
         assert_eq!(world.pass(UPLINK_PORT, &other_port).port, a.port);
-        let stranger = Host {
-            v4: [192, 0, 2, 77].into(),
-            v6: "2001:db8:1::77".parse().unwrap(),
-            ..remote
-        };
+        let stranger =
+            Host { v4: [192, 0, 2, 77].into(), v6: "2001:db8:1::77".parse().unwrap(), ..remote };
         let frame = udp(&stranger, UPLINK_MAC, 53, there.src(), b"y");
         world.dropped(UPLINK_PORT, &frame, DropReason::Filtered);
     }
@@ -148,11 +146,8 @@ fn an_error_from_the_way_reaches_the_sender_with_its_own_packet_quoted() {
         let there = world.pass_resolving(a.port, &frame, &remote);
         let quoted = &there.bytes[14..];
         let mut error = Vec::new();
-        let router = Host {
-            v4: [198, 51, 100, 7].into(),
-            v6: "2001:db8:7::7".parse().unwrap(),
-            ..remote
-        };
+        let router =
+            Host { v4: [198, 51, 100, 7].into(), v6: "2001:db8:7::7".parse().unwrap(), ..remote };
         let builder = ip(&router, UPLINK_MAC, router.addr(family), own(family), 60);
         match family {
             Family::V4 => builder.icmpv4_raw(11, 0, [0; 4]).write(&mut error, quoted).unwrap(),

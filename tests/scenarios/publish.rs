@@ -72,7 +72,10 @@ fn a_udp_sender_that_never_pauses_is_cut_off_when_the_publication_goes_and_found
         let net = world.network(NetworkOptions::default());
         let (old, new, remote) = (world.endpoint(net), world.endpoint(net), world.uplink());
         let frame = udp(&remote, UPLINK_MAC, 40_000, (own(family), 1180), b"again");
-        assert_eq!(world.pass(UPLINK_PORT, &frame).icmp().1, if family == Family::V4 { 3 } else { 4 });
+        assert_eq!(
+            world.pass(UPLINK_PORT, &frame).icmp().1,
+            if family == Family::V4 { 3 } else { 4 }
+        );
         world.publish(1, UDP, 1180, &old, 5000);
         assert_eq!(world.pass(UPLINK_PORT, &frame).port, old.port);
         world.apply(Delta::Unpublish(PublicationId(1)));
@@ -91,7 +94,8 @@ fn other_changes_do_not_disturb_an_established_connection() {
         let (web, remote) = (world.endpoint(net), world.uplink());
         world.publish(1, TCP, 1180, &web, 5000);
         let to = (own(family), 1180);
-        let there = world.pass(UPLINK_PORT, &tcp(&remote, UPLINK_MAC, 40_000, to, "S", (100, 0), b""));
+        let there =
+            world.pass(UPLINK_PORT, &tcp(&remote, UPLINK_MAC, 40_000, to, "S", (100, 0), b""));
         let reply = tcp(&web, web.router, 5000, there.src(), "SA", (7, 101), b"");
         world.pass_resolving(web.port, &reply, &remote);
         world.pass(UPLINK_PORT, &tcp(&remote, UPLINK_MAC, 40_000, to, "A", (101, 8), b""));

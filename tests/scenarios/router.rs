@@ -66,7 +66,10 @@ fn a_packet_too_large_for_the_way_out_is_answered_with_its_mtu() {
         let frame = udp(&a, a.router, 9, (remote.addr(family), 9), &[0; 1440]);
         let error = world.pass(a.port, &frame);
         assert_eq!(error.icmp(), pick(family, (3, 4), (2, 0)));
-        let at = match family { Family::V4 => 14 + 20 + 6, Family::V6 => 14 + 40 + 6 };
+        let at = match family {
+            Family::V4 => 14 + 20 + 6,
+            Family::V6 => 14 + 40 + 6,
+        };
         assert_eq!(error.bytes[at..at + 2], 1400_u16.to_be_bytes());
         error.assert_checksums();
     }
@@ -97,8 +100,15 @@ fn an_address_nobody_has_is_unreachable() {
         let a = world.endpoint(one);
         let b = world.endpoint(two);
         let absent: IpAddr = match b.addr(family) {
-            IpAddr::V4(ip) => { let [x, y, z, _] = ip.octets(); [x, y, z, 240].into() }
-            IpAddr::V6(ip) => { let mut o = ip.octets(); o[15] = 240; o.into() }
+            IpAddr::V4(ip) => {
+                let [x, y, z, _] = ip.octets();
+                [x, y, z, 240].into()
+            }
+            IpAddr::V6(ip) => {
+                let mut o = ip.octets();
+                o[15] = 240;
+                o.into()
+            }
         };
         let error = world.pass(a.port, &udp(&a, a.router, 9, (absent, 9), b"x"));
         assert_eq!(error.icmp(), pick(family, (3, 1), (1, 3)));

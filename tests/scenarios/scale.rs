@@ -36,17 +36,18 @@ fn twelve_thousand_published_ports_single_and_as_a_range_all_lead_home() {
     let net = world.network(NetworkOptions::default());
     let (web, ranged, remote) = (world.endpoint(net), world.endpoint(net), world.uplink());
     let domain = net.into();
-    let publication = |id, ports: std::ops::RangeInclusive<u16>, host: &Host, target_port| Publication {
-        id: PublicationId(id),
-        proto: UDP,
-        host_addr: None,
-        host_ports: ports,
-        target_v4: Some(host.v4.into()),
-        target_v6: Some(host.v6.into()),
-        target_port,
-        domain,
-        endpoint: host.port,
-    };
+    let publication =
+        |id, ports: std::ops::RangeInclusive<u16>, host: &Host, target_port| Publication {
+            id: PublicationId(id),
+            proto: UDP,
+            host_addr: None,
+            host_ports: ports,
+            target_v4: Some(host.v4.into()),
+            target_v6: Some(host.v6.into()),
+            target_port,
+            domain,
+            endpoint: host.port,
+        };
     for i in 0..12_000_u16 {
         let port = 10_000 + i;
         world.apply(Delta::Publish(publication(u32::from(i), port..=port, &web, 80)));

@@ -211,8 +211,13 @@ impl World {
         let options = self.options[usize::from(network.0)];
         let (n, last) = (network.0 as u8, id.0 + 1);
         let v4 = Ipv4Addr::new(10, 20, n, last as u8);
-        let host =
-            Host { port: id, mac: Mac::from_ipv4(v4), v4, v6: v6(n, last), router: gateway_mac(network) };
+        let host = Host {
+            port: id,
+            mac: Mac::from_ipv4(v4),
+            v4,
+            v6: v6(n, last),
+            router: gateway_mac(network),
+        };
         self.apply(Delta::Port(Arc::new(Port {
             id,
             name: format!("c{}", id.0).into(),
@@ -243,10 +248,7 @@ impl World {
             kind: UplinkKind::Packet,
             port: UPLINK_PORT,
             addrs: addrs.clone(),
-            routers: vec![
-                IpAddr::from([192, 0, 2, 254]).into(),
-                "2001:db8:1::fe".parse().unwrap(),
-            ],
+            routers: vec![IpAddr::from([192, 0, 2, 254]).into(), "2001:db8:1::fe".parse().unwrap()],
             nat_ports: 1024..=65535,
             mtu,
         })));
@@ -394,8 +396,14 @@ pub(crate) fn ip(
         (IpAddr::V4(src), IpAddr::V4(dst)) => eth.ip(etherparse::IpHeaders::Ipv4(
             etherparse::Ipv4Header {
                 dont_fragment: true,
-                ..etherparse::Ipv4Header::new(0, ttl, etherparse::IpNumber::UDP, src.octets(), dst.octets())
-                    .unwrap()
+                ..etherparse::Ipv4Header::new(
+                    0,
+                    ttl,
+                    etherparse::IpNumber::UDP,
+                    src.octets(),
+                    dst.octets(),
+                )
+                .unwrap()
             },
             etherparse::Ipv4Extensions::default(),
         )),
@@ -472,15 +480,18 @@ pub(crate) fn udp_reply(host: &Host, to: &Sent, payload: &[u8]) -> Vec<u8> {
 pub(crate) fn arp_request(from: &Host, target: Ipv4Addr) -> Vec<u8> {
     let mut frame = Vec::new();
     PacketBuilder::ethernet2(from.mac.0, [0xff; 6])
-        .arp(etherparse::ArpPacket::new(
-            etherparse::ArpHardwareId::ETHERNET,
-            etherparse::EtherType::IPV4,
-            etherparse::ArpOperation::REQUEST,
-            &from.mac.0,
-            &from.v4.octets(),
-            &[0; 6],
-            &target.octets(),
-        ).unwrap())
+        .arp(
+            etherparse::ArpPacket::new(
+                etherparse::ArpHardwareId::ETHERNET,
+                etherparse::EtherType::IPV4,
+                etherparse::ArpOperation::REQUEST,
+                &from.mac.0,
+                &from.v4.octets(),
+                &[0; 6],
+                &target.octets(),
+            )
+            .unwrap(),
+        )
         .write(&mut frame)
         .unwrap();
     frame
@@ -489,7 +500,16 @@ pub(crate) fn arp_request(from: &Host, target: Ipv4Addr) -> Vec<u8> {
 /// A neighbour solicitation.
 pub(crate) fn ndp_request(from: &Host, target: Ipv6Addr) -> Vec<u8> {
     let o = target.octets();
-    let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(o[13]), u16::from_be_bytes([o[14], o[15]]));
+    let group = Ipv6Addr::new(
+        0xff02,
+        0,
+        0,
+        0,
+        0,
+        1,
+        0xff00 | u16::from(o[13]),
+        u16::from_be_bytes([o[14], o[15]]),
+    );
     let mut body = vec![0; 4];
     body.extend_from_slice(&o);
     body.extend_from_slice(&[1, 1]);
@@ -514,15 +534,18 @@ pub(crate) fn answer_to(question: &Sent, remote: &Host) -> Vec<u8> {
         let arp = &question.bytes[14..42];
         let mut frame = Vec::new();
         PacketBuilder::ethernet2(remote.mac.0, question.src_mac().0)
-            .arp(etherparse::ArpPacket::new(
-                etherparse::ArpHardwareId::ETHERNET,
-                etherparse::EtherType::IPV4,
-                etherparse::ArpOperation::REPLY,
-                &remote.mac.0,
-                &arp[24..28],
-                &arp[8..14],
-                &arp[14..18],
-            ).unwrap())
+            .arp(
+                etherparse::ArpPacket::new(
+                    etherparse::ArpHardwareId::ETHERNET,
+                    etherparse::EtherType::IPV4,
+                    etherparse::ArpOperation::REPLY,
+                    &remote.mac.0,
+                    &arp[24..28],
+                    &arp[8..14],
+                    &arp[14..18],
+                )
+                .unwrap(),
+            )
             .write(&mut frame)
             .unwrap();
         return frame;
