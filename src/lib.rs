@@ -3,6 +3,7 @@
 pub mod attach;
 pub mod base;
 pub mod config;
+pub mod control;
 pub mod datapath;
 #[doc(hidden)]
 pub mod fuzzing;
