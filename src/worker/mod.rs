@@ -5,7 +5,7 @@
 //! batch of each ready port in turn, and writes what leaves.
 
 mod clock;
-mod command;
+pub mod command;
 mod ports;
 mod run;
 
