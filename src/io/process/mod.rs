@@ -24,16 +24,17 @@ mod setup;
 mod signals;
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
 
 use rustix::process::Signal;
-use rustix::thread::{CapabilitySet, ThreadNameSpaceType, UnshareFlags};
+use rustix::thread::{CapabilitySet, LinkNameSpaceType, ThreadNameSpaceType, UnshareFlags};
 use serde::{Deserialize, Serialize};
 
 use super::fdpass::{Connection, FdPassError};
+use super::netns::NetNs;
 
 pub use child::{Child, Process};
 pub use setup::{SetupError, overlay_file, prepare_network};
@@ -170,6 +171,32 @@ pub fn run_isolated(
     let child = start(None, isolation, work)?;
     child.process().wait()?;
     Ok(child.report)
+}
+
+/// Runs `work` in a forked process in the user namespace that owns `ns`, as its root: with this, an
+/// ordinary user attaches a network namespace of which only the path is known.
+pub fn run_as_owner_of(
+    ns: &NetNs,
+    work: impl FnOnce() -> Result<Vec<u8>, String>,
+) -> Result<Vec<u8>, SpawnError> {
+    let isolation = Isolation { network: Network::Host, die_with_parent: true, new_session: false };
+    let owner = ns.owner()?;
+    run_isolated(isolation, || {
+        enter_user_namespace(&owner)
+            .map_err(|e| format!("cannot enter the user namespace that owns the network: {e}"))?;
+        work()
+    })
+}
+
+fn enter_user_namespace(owner: &OwnedFd) -> io::Result<()> {
+    let (theirs, own) = (rustix::fs::fstat(owner)?, rustix::fs::stat("/proc/self/ns/user")?);
+    // Entering the one that one is in is an error.
+    if (theirs.st_dev, theirs.st_ino) == (own.st_dev, own.st_ino) {
+        return Ok(());
+    }
+    let kind = Some(LinkNameSpaceType::User);
+    rustix::thread::move_into_link_name_space(owner.as_fd(), kind)?;
+    setup::become_root()
 }
 
 fn start(
