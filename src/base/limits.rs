@@ -42,6 +42,18 @@ pub const FRAME_MAX: usize = IP_PACKET_MAX + 14;
 /// line and puts the IP header on an eight-byte boundary, and 128 bytes for what may be put before the
 /// frame: outer Ethernet (14), IPv6 (40), UDP (8), VXLAN (8) or WireGuard (32), or an ICMP error (48).
 pub const HEADROOM: usize = 138;
+/// Room before a frame: virtio-net header (10), and what may be put before it: outer Ethernet (14),
+/// IPv6 (40), UDP (8), VXLAN (8) or WireGuard (32), an ICMP error's headers (48); rounded to a line.
+pub const HEADROOM: usize = 128;
+/// Bytes of one message between the daemon, an attacher and the holder: a request with 64 labels of
+/// the lengths that Kubernetes allows fits several times over, and a socket's default buffer holds it.
+pub const CONTROL_MESSAGE_MAX: usize = 64 * 1024;
+/// Descriptors of one such message: the queues of one TAP. The kernel's own bound is 253.
+pub const CONTROL_FDS_MAX: usize = 64;
+/// How long one side of the attach protocol waits for the other's next message.
+pub const ATTACH_PATIENCE: Span = Span::from_secs(10);
+/// Entries that the holder keeps: a TAP for each port, listeners and sockets beside them.
+pub const HOLDER_ENTRIES_MAX: usize = PORTS_MAX;
 /// Frames of one batch. 64 is where the gain of batching has flattened (VPP uses 256, OVS 32).
 pub const BATCH_FRAMES_MAX: usize = 64;
 /// Bytes of one batch's arena: four super-frames, to stay inside a core's L2 cache.

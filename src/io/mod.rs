@@ -1,0 +1,15 @@
+//! Layer 6: the operating system behind safe functions. The only place with `unsafe`.
+//!
+//! Nothing here decides anything about traffic: a file opens one kind of descriptor or makes one
+//! kind of request, says in words why the kernel refused it, and gives back plain values. Nothing
+//! here is asynchronous and nothing logs; the caller does.
+//!
+//! Two rules hold throughout. A call that concerns *the network namespace of the calling thread*
+//! says so, and [`netns::in_namespace`] is the one way to run it in another; a thread that is
+//! reused is never moved between namespaces. And every descriptor is opened close-on-exec.
+
+pub mod fdpass;
+pub mod netlink;
+pub mod netns;
+pub mod sysctl;
+pub mod tap;

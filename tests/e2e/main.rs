@@ -1,0 +1,6 @@
+//! End to end: real TAPs, namespaces and kernels. Runs as root and as any user.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod attach;
+mod support;
+mod taps;
