@@ -42,9 +42,6 @@ pub const FRAME_MAX: usize = IP_PACKET_MAX + 14;
 /// line and puts the IP header on an eight-byte boundary, and 128 bytes for what may be put before the
 /// frame: outer Ethernet (14), IPv6 (40), UDP (8), VXLAN (8) or WireGuard (32), or an ICMP error (48).
 pub const HEADROOM: usize = 138;
-/// Room before a frame: virtio-net header (10), and what may be put before it: outer Ethernet (14),
-/// IPv6 (40), UDP (8), VXLAN (8) or WireGuard (32), an ICMP error's headers (48); rounded to a line.
-pub const HEADROOM: usize = 128;
 /// Bytes of one message between the daemon, an attacher and the holder: a request with 64 labels of
 /// the lengths that Kubernetes allows fits several times over, and a socket's default buffer holds it.
 pub const CONTROL_MESSAGE_MAX: usize = 64 * 1024;
@@ -54,6 +51,14 @@ pub const CONTROL_FDS_MAX: usize = 64;
 pub const ATTACH_PATIENCE: Span = Span::from_secs(10);
 /// Entries that the holder keeps: a TAP for each port, listeners and sockets beside them.
 pub const HOLDER_ENTRIES_MAX: usize = PORTS_MAX;
+/// How long a client waits for the answer to one API request: a worker's own patience and then some.
+pub const API_PATIENCE: Span = Span::from_secs(30);
+/// Bytes of one API request's body: a publication of every port by itself fits.
+pub const API_BODY_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of one API answer that a client takes: 200,000 flows as JSON.
+pub const API_REPLY_MAX: usize = 128 * 1024 * 1024;
+/// Connections to the API at one time; further ones wait in the socket's backlog.
+pub const API_CONNECTIONS_MAX: usize = 256;
 /// Frames of one batch. 64 is where the gain of batching has flattened (VPP uses 256, OVS 32).
 pub const BATCH_FRAMES_MAX: usize = 64;
 /// Bytes of one batch's arena: four super-frames, to stay inside a core's L2 cache.
