@@ -3,6 +3,7 @@
 
 pub mod client;
 mod http;
+mod listener;
 pub mod paths;
 pub mod types;
 

@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::output::Failure;
 use crate::api::client::Client;
-use crate::api::paths::{RuntimeDir, Surroundings};
+use crate::api::paths::RuntimeDir;
 use crate::attach::protocol::AttachRequest;
 use crate::wire::mac::Mac;
 
@@ -43,7 +43,7 @@ impl Global {
     /// Where the daemon is.
     pub(crate) fn runtime_dir(&self) -> RuntimeDir {
         let dir = self.runtime_dir.clone().filter(|dir| !dir.as_os_str().is_empty());
-        RuntimeDir::new(dir.unwrap_or_else(|| Surroundings::of_this_process().runtime_dir()))
+        dir.map_or_else(RuntimeDir::of_this_user, RuntimeDir::new)
     }
 
     /// A client of that daemon.
