@@ -11,5 +11,7 @@
 pub mod fdpass;
 pub mod netlink;
 pub mod netns;
+pub mod packet;
+pub mod poller;
 pub mod sysctl;
 pub mod tap;
