@@ -73,5 +73,20 @@ pub const EGRESS_QUEUE_FRAMES_MAX: usize = 256;
 /// Bytes queued towards such a port.
 pub const EGRESS_QUEUE_BYTES_MAX: usize = 1024 * 1024;
 
+/// Endpoints of one daemon: each is a port, and ports of uplinks and of the host come beside them.
+pub const ENDPOINTS_MAX: usize = 16_384;
+/// Publications of one daemon: a record of 200 bytes each, and every host port twice over.
+pub const PUBLICATIONS_MAX: usize = 131_072;
+/// Worker threads; more than cores never help, and each has its own flow table.
+pub const WORKERS_MAX: usize = 64;
+/// Events kept for readers that come later or are slow.
+pub const EVENTS_KEPT: usize = 1_024;
+/// Names, labels and aliases of one endpoint, so that one record stays small.
+pub const LABELS_MAX: usize = 256;
+/// Bytes of a name: DNS's bound for a label (RFC 1035 2.3.4), since names become host names.
+pub const NAME_MAX: usize = 63;
+/// Bytes of a label's key or value.
+pub const LABEL_BYTES_MAX: usize = 4_096;
+
 const _: () = assert!(BATCH_BYTES_MAX >= FRAME_MAX + HEADROOM);
 const _: () = assert!(NETWORKS_MAX <= 0x8000 && UPLINKS_MAX <= 0x8000);
