@@ -2,15 +2,20 @@
 //! of them and nothing else. A command parses into a value, asks the daemon through
 //! [`crate::api::client`], and prints with [`output`].
 
+mod attach;
 mod events;
+mod exec;
 mod flows;
 mod generate;
 mod human;
+mod join;
+mod names;
 mod network;
 mod options;
 mod output;
 mod ps;
 mod publish;
+mod run;
 mod stats;
 mod status;
 mod tables;
@@ -42,12 +47,20 @@ pub struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    /// Run a command on networks of its own
+    Run(run::Run),
+    /// Run a command in a container
+    Exec(exec::Exec),
+    /// End containers: SIGTERM, and SIGKILL after a while
+    Stop(exec::Stop),
+    /// Connect a network namespace that others made
+    Attach(attach::Attach),
+    /// Take a container off its networks
+    Detach(attach::Detach),
     /// List containers and their endpoints
     Ps(Format),
     /// Show containers in full, as JSON
     Inspect(ps::Inspect),
-    /// Take a container off its networks
-    Detach(ps::Detach),
     /// Make, change, list and remove networks
     #[command(subcommand, visible_alias = "networks")]
     Network(network::Command),
@@ -98,9 +111,13 @@ pub fn main() -> u8 {
 fn dispatch(cli: Cli) -> Outcome {
     let global = &cli.global;
     match cli.command {
+        Command::Run(args) => run::run(global, &args),
+        Command::Exec(args) => exec::exec(global, &args),
+        Command::Stop(args) => exec::stop(global, &args),
+        Command::Attach(args) => attach::attach(global, &args),
+        Command::Detach(args) => attach::detach(global, &args),
         Command::Ps(format) => ps::ps(global, format),
         Command::Inspect(args) => ps::inspect(global, &args),
-        Command::Detach(args) => ps::detach(global, &args),
         Command::Network(command) => network::run(global, command),
         Command::Uplink(command) => uplink::run(global, command),
         Command::Publish(args) => publish::publish(global, args),

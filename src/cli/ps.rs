@@ -1,4 +1,4 @@
-//! `wharf ps`, `wharf inspect`, `wharf detach`: containers and their endpoints.
+//! `wharf ps`, `wharf inspect`: containers and their endpoints.
 
 use clap::Args;
 
@@ -16,16 +16,6 @@ pub struct Inspect {
     /// Print only the first address, for use in other commands
     #[arg(long)]
     address: bool,
-}
-
-/// `wharf detach`
-#[derive(Args, Debug)]
-pub struct Detach {
-    /// The container
-    name: String,
-    /// Only from this network
-    #[arg(long, value_name = "NET")]
-    network: Option<String>,
 }
 
 /// Runs `wharf ps`.
@@ -54,12 +44,6 @@ pub(crate) fn inspect(global: &Global, args: &Inspect) -> Outcome {
             break;
         }
     }
-    Ok(0)
-}
-
-/// Runs `wharf detach`.
-pub(crate) fn detach(global: &Global, args: &Detach) -> Outcome {
-    global.client().detach(&args.name, args.network.as_deref())?;
     Ok(0)
 }
 
