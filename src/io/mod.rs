@@ -13,5 +13,7 @@ pub mod netlink;
 pub mod netns;
 pub mod packet;
 pub mod poller;
+pub mod process;
+pub mod random;
 pub mod sysctl;
 pub mod tap;

@@ -3,5 +3,6 @@
 
 mod attach;
 mod packets;
+mod processes;
 mod support;
 mod taps;

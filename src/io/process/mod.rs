@@ -1,0 +1,493 @@
+//! Starting a command in namespaces of its own, and looking after it.
+//!
+//! [`spawn`] forks. The child takes the namespaces it is to have, runs `prepare` inside them (attach
+//! to networks, write resolv.conf), and becomes the command. Parent and child talk over a sequenced
+//! socket that closes by itself when the command starts:
+//!
+//! ```text
+//! parent                                child
+//!   │ ◀─── user namespace made ─────────── │ unshare(user)
+//!   │ ──── id maps written ──────────────▶ │ unshare(net, mount)
+//!   │ ◀─── prepared: what it says ──────── │ prepare()
+//!   │ ◀─── (closed by exec) or: failed ─── │ exec
+//! ```
+//!
+//! A user namespace is only made for a caller without CAP_SYS_ADMIN; root, also a namespace's own,
+//! needs none. The forked child has one thread, as entering a user namespace demands, and may start
+//! more in `prepare`. Fork from a thread that lives on: with [`Isolation::die_with_parent`] the
+//! kernel kills the command when the *thread* that forked it ends.
+#![allow(unsafe_code, reason = "fork and _exit have no safe form")]
+
+mod idmap;
+mod setup;
+mod signals;
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Command;
+
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use rustix::thread::{CapabilitySet, ThreadNameSpaceType, UnshareFlags};
+use serde::{Deserialize, Serialize};
+
+use super::fdpass::{Connection, FdPassError};
+use super::netns::NetNs;
+
+pub use setup::{SetupError, overlay_file, prepare_network};
+pub use signals::{Received, SignalFd};
+
+/// The exit code for our own failures, as Docker has it.
+pub const EXIT_OURS: i32 = 125;
+/// The command is there but cannot be executed.
+pub const EXIT_NOT_EXECUTABLE: i32 = 126;
+/// There is no such command.
+pub const EXIT_NOT_FOUND: i32 = 127;
+
+/// Which network the command has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Network {
+    /// A new, empty namespace.
+    New,
+    /// The caller's.
+    Host,
+    /// That of another process, with its mounts and its user namespace: `exec`, `container:NAME`.
+    Of(u32),
+}
+
+/// How the command is set apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Isolation {
+    /// Its network.
+    pub network: Network,
+    /// Killed when the caller's thread ends.
+    pub die_with_parent: bool,
+    /// In a session of its own, without a terminal.
+    pub new_session: bool,
+}
+
+/// Where starting a command failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+enum Stage {
+    UserNamespace,
+    Namespaces,
+    Join,
+    Session,
+    Prepare,
+    Exec,
+}
+
+#[derive(Serialize, Deserialize)]
+enum FromChild {
+    MapMe,
+    Prepared(Vec<u8>),
+    Failed { stage: Stage, errno: Option<i32>, message: String },
+}
+
+/// Why a command could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    /// User namespaces are not to be had.
+    #[error(
+        "cannot make a user namespace: {0}; allow it with `sysctl user.max_user_namespaces=15000`, \
+         on Debian also `sysctl kernel.unprivileged_userns_clone=1`, on Ubuntu \
+         `sysctl kernel.apparmor_restrict_unprivileged_userns=0`, or run as root"
+    )]
+    UserNamespace(#[source] io::Error),
+    /// The other namespaces are not to be had.
+    #[error(
+        "cannot make a network namespace: {0}; as an ordinary user this is what Ubuntu's \
+         restriction of user namespaces looks like \
+         (`sysctl kernel.apparmor_restrict_unprivileged_userns=0`), or run as root"
+    )]
+    Namespaces(#[source] io::Error),
+    /// The process to join is gone or not ours.
+    #[error("cannot enter the namespaces of process {pid}: {source}")]
+    Join {
+        /// The process.
+        pid: u32,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The id maps could not be written.
+    #[error("cannot set up the user namespace: {0}")]
+    IdMap(String),
+    /// What had to be done before the command starts failed.
+    #[error("{0}")]
+    Prepare(String),
+    /// The command does not exist.
+    #[error("{program}: command not found")]
+    NotFound {
+        /// Its name.
+        program: String,
+    },
+    /// The command exists and cannot be started.
+    #[error("cannot execute {program}: {source}")]
+    NotExecutable {
+        /// Its name.
+        program: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// Something went wrong between us and the child.
+    #[error("cannot start a process: {0}")]
+    System(#[from] io::Error),
+    /// The child died before it became the command.
+    #[error("the process ended before the command started ({0})")]
+    Died(String),
+}
+
+impl SpawnError {
+    /// The exit code that a shell or Docker would give.
+    pub fn exit_code(&self) -> i32 {
+        match self {
+            Self::NotFound { .. } => EXIT_NOT_FOUND,
+            Self::NotExecutable { .. } => EXIT_NOT_EXECUTABLE,
+            _ => EXIT_OURS,
+        }
+    }
+}
+
+/// A command that runs.
+#[derive(Debug)]
+pub struct Child {
+    process: Process,
+    /// What `prepare` returned.
+    pub report: Vec<u8>,
+}
+
+/// Starts a command. `prepare` runs inside the namespaces; what it returns is handed to the caller,
+/// and if it fails its text is the error.
+pub fn spawn(
+    command: &mut Command,
+    isolation: Isolation,
+    prepare: impl FnOnce() -> Result<Vec<u8>, String>,
+) -> Result<Child, SpawnError> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let target = match isolation.network {
+        Network::Of(pid) => Some(Joined::open(pid)?),
+        Network::New | Network::Host => None,
+    };
+    let plan = Plan { isolation, target, parent: std::process::id() };
+    let (ours, theirs) = Connection::pair()?;
+    // SAFETY: the child has a copy of this thread alone. It uses the allocator, which the C library
+    // keeps usable across fork, no lock that another thread may hold, and never returns from here.
+    let pid = unsafe { libc::fork() };
+    if pid < 0 {
+        return Err(io::Error::last_os_error().into());
+    }
+    if pid == 0 {
+        drop(ours);
+        run_child(&theirs, command, &plan, prepare);
+    }
+    drop(theirs);
+    let process = Process::open(pid.cast_unsigned())?;
+    match supervise(&ours, &process, &program, isolation) {
+        Ok(report) => Ok(Child { process, report }),
+        Err(error) => {
+            let _ = process.signal(Signal::KILL);
+            let _ = process.wait();
+            Err(error)
+        }
+    }
+}
+
+/// The parent's side, up to the moment at which the command runs.
+fn supervise(
+    connection: &Connection,
+    process: &Process,
+    program: &str,
+    isolation: Isolation,
+) -> Result<Vec<u8>, SpawnError> {
+    let mut report = None;
+    loop {
+        let bytes = match connection.recv() {
+            Ok(message) => message.bytes,
+            Err(FdPassError::Closed) => break,
+            Err(error) => return Err(SpawnError::System(io::Error::other(error))),
+        };
+        match serde_json::from_slice(&bytes).map_err(io::Error::other)? {
+            FromChild::MapMe => {
+                idmap::write(process.pid()).map_err(SpawnError::IdMap)?;
+                connection.send(b"mapped", &[]).map_err(io::Error::other)?;
+            }
+            FromChild::Prepared(bytes) => report = Some(bytes),
+            FromChild::Failed { stage, errno, message } => {
+                return Err(failure(stage, errno, message, program, isolation));
+            }
+        }
+    }
+    match report {
+        Some(report) => Ok(report),
+        None => Err(SpawnError::Died(format!("exit code {}", process.wait()?))),
+    }
+}
+
+fn failure(
+    stage: Stage,
+    errno: Option<i32>,
+    message: String,
+    program: &str,
+    isolation: Isolation,
+) -> SpawnError {
+    let source = match errno {
+        Some(errno) => io::Error::from_raw_os_error(errno),
+        None => io::Error::other(message.clone()),
+    };
+    let program = program.to_owned();
+    match stage {
+        Stage::UserNamespace => SpawnError::UserNamespace(source),
+        Stage::Namespaces => SpawnError::Namespaces(source),
+        Stage::Join => match isolation.network {
+            Network::Of(pid) => SpawnError::Join { pid, source },
+            Network::New | Network::Host => SpawnError::System(source),
+        },
+        Stage::Session => SpawnError::System(source),
+        Stage::Prepare => SpawnError::Prepare(message),
+        Stage::Exec if source.kind() == io::ErrorKind::NotFound || !is_there(&program) => {
+            SpawnError::NotFound { program }
+        }
+        Stage::Exec => SpawnError::NotExecutable { program, source },
+    }
+}
+
+/// Whether a file of that name exists where commands are looked for. A directory in `PATH` that may
+/// not be read makes the kernel's last answer "permission denied" for a command that is nowhere.
+fn is_there(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    program.contains('/')
+        || std::env::split_paths(&path).any(|directory| directory.join(program).exists())
+}
+
+/// What the child needs to know.
+struct Plan {
+    isolation: Isolation,
+    target: Option<Joined>,
+    parent: u32,
+}
+
+/// The child's side. Becomes the command or ends.
+fn run_child(
+    connection: &Connection,
+    command: &mut Command,
+    plan: &Plan,
+    prepare: impl FnOnce() -> Result<Vec<u8>, String>,
+) -> ! {
+    let failed =
+        catch_unwind(AssertUnwindSafe(|| become_command(connection, command, plan, prepare)))
+            .unwrap_or_else(|_| Failure::new(Stage::Prepare, "a bug: the preparation panicked"));
+    let message =
+        FromChild::Failed { stage: failed.stage, errno: failed.errno, message: failed.message };
+    let _ = send(connection, &message);
+    // SAFETY: ends the process at once, without running anything that belongs to the parent.
+    unsafe { libc::_exit(EXIT_OURS) }
+}
+
+struct Failure {
+    stage: Stage,
+    errno: Option<i32>,
+    message: String,
+}
+
+impl Failure {
+    fn new(stage: Stage, message: impl Into<String>) -> Self {
+        Self { stage, errno: None, message: message.into() }
+    }
+
+    fn io(stage: Stage, error: &io::Error) -> Self {
+        Self { stage, errno: error.raw_os_error(), message: error.to_string() }
+    }
+}
+
+/// Returns only what went wrong.
+fn become_command(
+    connection: &Connection,
+    command: &mut Command,
+    plan: &Plan,
+    prepare: impl FnOnce() -> Result<Vec<u8>, String>,
+) -> Failure {
+    let work = || -> Result<(), Failure> {
+        match &plan.target {
+            Some(joined) => joined.enter().map_err(|e| Failure::io(Stage::Join, &e))?,
+            None if plan.isolation.network == Network::New => take_namespaces(connection)?,
+            None => {}
+        }
+        if plan.isolation.new_session {
+            rustix::process::setsid().map_err(|e| Failure::io(Stage::Session, &e.into()))?;
+        }
+        let report = prepare().map_err(|message| Failure::new(Stage::Prepare, message))?;
+        if plan.isolation.die_with_parent {
+            bind_to_parent(plan.parent).map_err(|e| Failure::io(Stage::Session, &e))?;
+        }
+        send(connection, &FromChild::Prepared(report))
+            .map_err(|e| Failure::new(Stage::Prepare, e.to_string()))
+    };
+    if let Err(failure) = work() {
+        return failure;
+    }
+    // Also empties the signal mask, which a signal descriptor in the parent may have filled.
+    Failure::io(Stage::Exec, &command.exec())
+}
+
+fn take_namespaces(connection: &Connection) -> Result<(), Failure> {
+    if !may_make_namespaces() {
+        let stage = Stage::UserNamespace;
+        unshare(UnshareFlags::NEWUSER).map_err(|e| Failure::io(stage, &e))?;
+        let ask = send(connection, &FromChild::MapMe).and_then(|()| connection.recv());
+        ask.map_err(|e| Failure::new(stage, e.to_string()))?;
+        setup::become_root().map_err(|e| Failure::io(stage, &e))?;
+    }
+    unshare(UnshareFlags::NEWNET | UnshareFlags::NEWNS)
+        .and_then(|()| setup::separate_mounts())
+        .map_err(|e| Failure::io(Stage::Namespaces, &e))
+}
+
+fn unshare(flags: UnshareFlags) -> io::Result<()> {
+    // SAFETY: the only unsound flag is CLONE_FILES, which nobody passes.
+    Ok(unsafe { rustix::thread::unshare_unsafe(flags) }?)
+}
+
+/// Whether this thread may make namespaces without a user namespace of its own.
+pub fn may_make_namespaces() -> bool {
+    has_capability(CapabilitySet::SYS_ADMIN)
+}
+
+/// Whether this thread has the capability in effect, in its user namespace.
+pub fn has_capability(capability: CapabilitySet) -> bool {
+    rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(capability))
+}
+
+fn bind_to_parent(parent: u32) -> io::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    // The parent may have died before the line above took effect.
+    let present = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get().cast_unsigned());
+    if present == Some(parent) { Ok(()) } else { Err(io::Error::other("orphaned")) }
+}
+
+fn send(connection: &Connection, message: &FromChild) -> Result<(), FdPassError> {
+    connection.send(&serde_json::to_vec(message).unwrap_or_default(), &[])
+}
+
+/// The namespaces of a running process.
+struct Joined {
+    pidfd: OwnedFd,
+    kinds: ThreadNameSpaceType,
+}
+
+impl Joined {
+    fn open(pid: u32) -> Result<Self, SpawnError> {
+        let failed = |source: io::Error| SpawnError::Join { pid, source };
+        let pidfd = Process::open(pid).map_err(failed)?.pidfd;
+        let mut kinds = ThreadNameSpaceType::empty();
+        for (name, kind) in [
+            ("user", ThreadNameSpaceType::USER),
+            ("net", ThreadNameSpaceType::NETWORK),
+            ("mnt", ThreadNameSpaceType::MOUNT),
+        ] {
+            // Entering the user namespace one is in is an error.
+            let theirs = std::fs::read_link(format!("/proc/{pid}/ns/{name}")).map_err(failed)?;
+            let own = std::fs::read_link(format!("/proc/self/ns/{name}")).map_err(failed)?;
+            kinds.set(kind, theirs != own);
+        }
+        Ok(Self { pidfd, kinds })
+    }
+
+    fn enter(&self) -> io::Result<()> {
+        if self.kinds.is_empty() {
+            return Ok(());
+        }
+        // Entering mounts also moves to their root directory.
+        let directory = std::env::current_dir();
+        rustix::thread::move_into_thread_name_spaces(self.pidfd.as_fd(), self.kinds)?;
+        if let Ok(directory) = directory {
+            let _ = std::env::set_current_dir(directory);
+        }
+        if self.kinds.contains(ThreadNameSpaceType::USER) { setup::become_root() } else { Ok(()) }
+    }
+}
+
+/// A process, ours or not, that cannot be mistaken for a later one of the same number.
+#[derive(Debug)]
+pub struct Process {
+    pid: u32,
+    pidfd: OwnedFd,
+}
+
+impl Process {
+    /// Opens a running process.
+    pub fn open(pid: u32) -> io::Result<Self> {
+        let raw = Pid::from_raw(pid.cast_signed()).ok_or(io::ErrorKind::InvalidInput)?;
+        let pidfd = rustix::process::pidfd_open(raw, PidfdFlags::empty())?;
+        Ok(Self { pid, pidfd })
+    }
+
+    /// Its number.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        Ok(rustix::process::pidfd_send_signal(&self.pidfd, signal)?)
+    }
+
+    /// Waits for the end of a child of ours; its exit code, or 128 and the signal that killed it.
+    pub fn wait(&self) -> io::Result<i32> {
+        let wait =
+            || rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED);
+        let status = rustix::io::retry_on_intr(wait)?;
+        let code = status.and_then(|status| {
+            status.exit_status().or(status.terminating_signal().map(|signal| 128 + signal))
+        });
+        Ok(code.unwrap_or(EXIT_OURS))
+    }
+
+    /// Whether it ended, at the latest after `patience`. Works for any process.
+    pub fn ended_within(&self, patience: std::time::Duration) -> io::Result<bool> {
+        let timeout = patience.try_into().map_err(|_| io::ErrorKind::InvalidInput)?;
+        let mut fds = [rustix::event::PollFd::new(&self.pidfd, rustix::event::PollFlags::IN)];
+        Ok(rustix::event::poll(&mut fds, Some(&timeout))? > 0)
+    }
+}
+
+impl AsFd for Process {
+    /// Readable when the process has ended.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
+impl Child {
+    /// The process.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Its network namespace.
+    pub fn network(&self) -> Result<NetNs, super::netns::NetNsError> {
+        NetNs::of_pid(self.process.pid())
+    }
+
+    /// Waits for its end and meanwhile passes on to it what arrives at `signals`, except what a
+    /// terminal sends, since that goes to the whole foreground group. The exit code, or 128 and the
+    /// signal that killed it.
+    pub fn wait_forwarding(&self, signals: &SignalFd) -> io::Result<i32> {
+        use rustix::event::{PollFd, PollFlags};
+        loop {
+            let mut fds = [
+                PollFd::new(&self.process.pidfd, PollFlags::IN),
+                PollFd::new(signals, PollFlags::IN),
+            ];
+            rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, None))?;
+            if !fds[0].revents().is_empty() {
+                return self.process.wait();
+            }
+            while let Some(received) = signals.read()? {
+                if !received.from_terminal {
+                    let _ = self.process.signal(received.signal);
+                }
+            }
+        }
+    }
+}
