@@ -4,11 +4,11 @@
 //! namespace that their thread was in when they were opened. So whatever has to happen in another
 //! namespace happens on a fresh thread that enters it, does the work, hands the descriptors back and
 //! ends; a thread that will be used again never changes its namespace.
-#![allow(unsafe_code, reason = "`unshare` is unsafe because of a flag that is not used here")]
+#![allow(unsafe_code, reason = "`unshare` is unsafe because of a flag that is not used here; nsfs has only ioctls")]
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
@@ -102,6 +102,26 @@ impl NetNs {
     /// Another handle of the same namespace.
     pub fn try_clone(&self) -> io::Result<Self> {
         Ok(Self { fd: self.fd.try_clone()? })
+    }
+
+    /// Enters the user namespace that owns this one, with all rights in it, for the rest of the
+    /// process's life: an ordinary user's way to a container that another process of the same user
+    /// made. Only for a process with one thread; nothing happens if it is there already.
+    pub fn enter_owner(&self) -> Result<(), NetNsError> {
+        // SAFETY: NS_GET_USERNS takes no argument and touches no memory of ours.
+        let fd = unsafe { libc::ioctl(self.fd.as_raw_fd(), libc::NS_GET_USERNS) };
+        if fd < 0 {
+            return Err(NetNsError::Enter(io::Error::last_os_error()));
+        }
+        // SAFETY: the ioctl has just made this descriptor, and nobody else knows it.
+        let owner = unsafe { OwnedFd::from_raw_fd(fd) };
+        let identity = |stat: rustix::fs::Stat| (stat.st_dev, stat.st_ino);
+        let own = rustix::fs::stat("/proc/self/ns/user").map(identity);
+        if own == rustix::fs::fstat(&owner).map(identity) {
+            return Ok(());
+        }
+        rustix::thread::move_into_link_name_space(owner.as_fd(), Some(LinkNameSpaceType::User))
+            .map_err(|e| NetNsError::Enter(e.into()))
     }
 
     /// Its identity.
