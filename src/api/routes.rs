@@ -122,7 +122,7 @@ async fn network(State(service): State<Service>, Path(name): Path<String>) -> An
 }
 
 async fn create_network(State(service): State<Service>, Body(spec): Body<NetworkSpec>) -> Answer {
-    make(service, move |control| control.create_network(spec)).await
+    make(service, move |control| control.create_network(&spec)).await
 }
 
 async fn update_network(
@@ -130,7 +130,7 @@ async fn update_network(
     Path(name): Path<String>,
     Body(update): Body<NetworkUpdate>,
 ) -> Answer {
-    ask(service, move |control| control.update_network(&name, update)).await
+    ask(service, move |control| control.update_network(&name, &update)).await
 }
 
 async fn remove_network(
@@ -150,7 +150,7 @@ async fn uplink(State(service): State<Service>, Path(name): Path<String>) -> Ans
 }
 
 async fn create_uplink(State(service): State<Service>, Body(spec): Body<UplinkSpec>) -> Answer {
-    make(service, move |control| control.create_uplink(spec)).await
+    make(service, move |control| control.create_uplink(&spec)).await
 }
 
 async fn remove_uplink(State(service): State<Service>, Path(name): Path<String>) -> Answer {

@@ -171,9 +171,8 @@ impl Service {
 
     /// A stream of events.
     pub(super) async fn events(&self, follow: bool) -> Result<Response, Problem> {
-        let lines = super::events::lines(self, follow).await?;
-        let body = Body::new(lines);
-        Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
+        let body = super::stream::events(self, follow).await?;
+        Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::new(body)).into_response())
     }
 
     /// Completes when the daemon is to end.

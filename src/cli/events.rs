@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::human::or_dash;
+use super::human::{or_dash, timestamp};
 use super::options::{Format, Global};
 use super::output::{Outcome, line};
 use crate::control::model::EventInfo;
@@ -37,39 +37,10 @@ fn sentence(event: &EventInfo) -> String {
     format!("{}  {kind:<18} {}", timestamp(event.time_ms), event.text)
 }
 
-/// Milliseconds since 1970 as RFC 3339 in UTC. The civil calendar from a day number is Howard
-/// Hinnant's `civil_from_days`: the year begins in March, so that leap days come last.
-fn timestamp(ms: u64) -> String {
-    let (days, ms_of_day) = (ms / 86_400_000, ms % 86_400_000);
-    let z = days + 719_468;
-    let (era, doe) = (z / 146_097, z % 146_097);
-    let yoe = (doe - doe / 1_460 + doe / 36_524 - doe / 146_096) / 365;
-    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-    let mp = (5 * doy + 2) / 153;
-    let day = doy - (153 * mp + 2) / 5 + 1;
-    let month = if mp < 10 { mp + 3 } else { mp - 9 };
-    let year = yoe + era * 400 + u64::from(month <= 2);
-    let (s, milli) = (ms_of_day / 1000, ms_of_day % 1000);
-    let (hour, minute, second) = (s / 3600, s / 60 % 60, s % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::control::model::EventKind;
-
-    #[test]
-    fn times_are_those_of_the_calendar() {
-        for (ms, text) in [
-            (0, "1970-01-01T00:00:00.000Z"),
-            (951_782_400_000, "2000-02-29T00:00:00.000Z"),
-            (1_709_251_199_999, "2024-02-29T23:59:59.999Z"),
-            (1_795_500_000_123, "2026-11-24T06:00:00.123Z"),
-        ] {
-            assert_eq!(timestamp(ms), text);
-        }
-    }
 
     #[test]
     fn an_event_is_one_line() {
