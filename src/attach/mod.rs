@@ -25,5 +25,6 @@
 //! [`holder`] keeps descriptors across the daemon's death.
 
 pub mod client;
+pub mod holder;
 pub mod protocol;
 pub mod server;

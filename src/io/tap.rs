@@ -142,10 +142,7 @@ impl Tap {
     /// opened ourselves: the frames on it could not be understood otherwise. Offload is device-wide
     /// and is set again here, so that it does not depend on who opened the device.
     pub fn from_fd(fd: OwnedFd) -> Result<Self, TapError> {
-        let stat = rustix::fs::fstat(&fd).map_err(|e| refused("fstat", e.into()))?;
-        let kind = rustix::fs::FileType::from_raw_mode(stat.st_mode);
-        let device = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
-        if kind != rustix::fs::FileType::CharacterDevice || device != TUN_DEVICE {
+        if !Self::is_tun_descriptor(&fd) {
             return Err(TapError::Unfit("it was not opened from /dev/net/tun".to_owned()));
         }
         let mut tap = Self { fd, offload: TapOffload { uso: false } };
@@ -169,6 +166,16 @@ impl Tap {
             .map_err(|e| refused("O_NONBLOCK", e.into()))?;
         tap.configure()?;
         Ok(tap)
+    }
+
+    /// Whether a descriptor comes from `/dev/net/tun`: the requests below mean other things on other
+    /// devices.
+    pub fn is_tun_descriptor(fd: impl AsFd) -> bool {
+        rustix::fs::fstat(fd).is_ok_and(|stat| {
+            let kind = rustix::fs::FileType::from_raw_mode(stat.st_mode);
+            let device = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+            kind == rustix::fs::FileType::CharacterDevice && device == TUN_DEVICE
+        })
     }
 
     /// Header size and offloads. The mask of offloads outlives descriptors on a persistent device.

@@ -18,23 +18,24 @@
 //! kernel kills the command when the *thread* that forked it ends.
 #![allow(unsafe_code, reason = "fork and _exit have no safe form")]
 
+mod child;
 mod idmap;
 mod setup;
 mod signals;
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
 
-use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use rustix::process::Signal;
 use rustix::thread::{CapabilitySet, ThreadNameSpaceType, UnshareFlags};
 use serde::{Deserialize, Serialize};
 
 use super::fdpass::{Connection, FdPassError};
-use super::netns::NetNs;
 
+pub use child::{Child, Process};
 pub use setup::{SetupError, overlay_file, prepare_network};
 pub use signals::{Received, SignalFd};
 
@@ -149,14 +150,6 @@ impl SpawnError {
     }
 }
 
-/// A command that runs.
-#[derive(Debug)]
-pub struct Child {
-    process: Process,
-    /// What `prepare` returned.
-    pub report: Vec<u8>,
-}
-
 /// Starts a command. `prepare` runs inside the namespaces; what it returns is handed to the caller,
 /// and if it fails its text is the error.
 pub fn spawn(
@@ -184,7 +177,7 @@ pub fn spawn(
     drop(theirs);
     let process = Process::open(pid.cast_unsigned())?;
     match supervise(&ours, &process, &program, isolation) {
-        Ok(report) => Ok(Child { process, report }),
+        Ok(report) => Ok(Child::new(process, report)),
         Err(error) => {
             let _ = process.signal(Signal::KILL);
             let _ = process.wait();
@@ -348,6 +341,29 @@ fn unshare(flags: UnshareFlags) -> io::Result<()> {
     Ok(unsafe { rustix::thread::unshare_unsafe(flags) }?)
 }
 
+/// Goes on as a process of its own: no child of the caller any more, in a session without a terminal.
+/// The caller's process ends with exit code 0. Only while there is one thread.
+pub fn detach() -> io::Result<()> {
+    // SAFETY: there is one thread, so the child's copy of the process is whole.
+    match unsafe { libc::fork() } {
+        0 => rustix::process::setsid().map(drop).map_err(Into::into),
+        pid if pid > 0 => {
+            // SAFETY: ends the process at once; what runs at exit is the child's business.
+            unsafe { libc::_exit(0) }
+        }
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Raises the limit of open files as far as it goes without rights, and says how far that is.
+pub fn raise_open_files() -> io::Result<u64> {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit)?;
+    Ok(limit.maximum.unwrap_or(u64::MAX))
+}
+
 /// Whether this thread may make namespaces without a user namespace of its own.
 pub fn may_make_namespaces() -> bool {
     has_capability(CapabilitySet::SYS_ADMIN)
@@ -371,14 +387,14 @@ fn send(connection: &Connection, message: &FromChild) -> Result<(), FdPassError>
 
 /// The namespaces of a running process.
 struct Joined {
-    pidfd: OwnedFd,
+    process: Process,
     kinds: ThreadNameSpaceType,
 }
 
 impl Joined {
     fn open(pid: u32) -> Result<Self, SpawnError> {
         let failed = |source: io::Error| SpawnError::Join { pid, source };
-        let pidfd = Process::open(pid).map_err(failed)?.pidfd;
+        let process = Process::open(pid).map_err(failed)?;
         let mut kinds = ThreadNameSpaceType::empty();
         for (name, kind) in [
             ("user", ThreadNameSpaceType::USER),
@@ -390,7 +406,7 @@ impl Joined {
             let own = std::fs::read_link(format!("/proc/self/ns/{name}")).map_err(failed)?;
             kinds.set(kind, theirs != own);
         }
-        Ok(Self { pidfd, kinds })
+        Ok(Self { process, kinds })
     }
 
     fn enter(&self) -> io::Result<()> {
@@ -399,95 +415,10 @@ impl Joined {
         }
         // Entering mounts also moves to their root directory.
         let directory = std::env::current_dir();
-        rustix::thread::move_into_thread_name_spaces(self.pidfd.as_fd(), self.kinds)?;
+        rustix::thread::move_into_thread_name_spaces(self.process.as_fd(), self.kinds)?;
         if let Ok(directory) = directory {
             let _ = std::env::set_current_dir(directory);
         }
         if self.kinds.contains(ThreadNameSpaceType::USER) { setup::become_root() } else { Ok(()) }
-    }
-}
-
-/// A process, ours or not, that cannot be mistaken for a later one of the same number.
-#[derive(Debug)]
-pub struct Process {
-    pid: u32,
-    pidfd: OwnedFd,
-}
-
-impl Process {
-    /// Opens a running process.
-    pub fn open(pid: u32) -> io::Result<Self> {
-        let raw = Pid::from_raw(pid.cast_signed()).ok_or(io::ErrorKind::InvalidInput)?;
-        let pidfd = rustix::process::pidfd_open(raw, PidfdFlags::empty())?;
-        Ok(Self { pid, pidfd })
-    }
-
-    /// Its number.
-    pub fn pid(&self) -> u32 {
-        self.pid
-    }
-
-    /// Sends it a signal.
-    pub fn signal(&self, signal: Signal) -> io::Result<()> {
-        Ok(rustix::process::pidfd_send_signal(&self.pidfd, signal)?)
-    }
-
-    /// Waits for the end of a child of ours; its exit code, or 128 and the signal that killed it.
-    pub fn wait(&self) -> io::Result<i32> {
-        let wait =
-            || rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED);
-        let status = rustix::io::retry_on_intr(wait)?;
-        let code = status.and_then(|status| {
-            status.exit_status().or(status.terminating_signal().map(|signal| 128 + signal))
-        });
-        Ok(code.unwrap_or(EXIT_OURS))
-    }
-
-    /// Whether it ended, at the latest after `patience`. Works for any process.
-    pub fn ended_within(&self, patience: std::time::Duration) -> io::Result<bool> {
-        let timeout = patience.try_into().map_err(|_| io::ErrorKind::InvalidInput)?;
-        let mut fds = [rustix::event::PollFd::new(&self.pidfd, rustix::event::PollFlags::IN)];
-        Ok(rustix::event::poll(&mut fds, Some(&timeout))? > 0)
-    }
-}
-
-impl AsFd for Process {
-    /// Readable when the process has ended.
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.pidfd.as_fd()
-    }
-}
-
-impl Child {
-    /// The process.
-    pub fn process(&self) -> &Process {
-        &self.process
-    }
-
-    /// Its network namespace.
-    pub fn network(&self) -> Result<NetNs, super::netns::NetNsError> {
-        NetNs::of_pid(self.process.pid())
-    }
-
-    /// Waits for its end and meanwhile passes on to it what arrives at `signals`, except what a
-    /// terminal sends, since that goes to the whole foreground group. The exit code, or 128 and the
-    /// signal that killed it.
-    pub fn wait_forwarding(&self, signals: &SignalFd) -> io::Result<i32> {
-        use rustix::event::{PollFd, PollFlags};
-        loop {
-            let mut fds = [
-                PollFd::new(&self.process.pidfd, PollFlags::IN),
-                PollFd::new(signals, PollFlags::IN),
-            ];
-            rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, None))?;
-            if !fds[0].revents().is_empty() {
-                return self.process.wait();
-            }
-            while let Some(received) = signals.read()? {
-                if !received.from_terminal {
-                    let _ = self.process.signal(received.signal);
-                }
-            }
-        }
     }
 }
