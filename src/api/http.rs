@@ -50,15 +50,15 @@ pub enum HttpError {
 
 /// An answer.
 #[derive(Debug)]
-pub struct Reply {
+pub(super) struct Reply {
     /// Status code.
-    pub status: StatusCode,
+    pub(super) status: StatusCode,
     /// Body, whole.
-    pub body: Bytes,
+    pub(super) body: Bytes,
 }
 
 /// Makes a request and waits for the whole answer. `target` is path and query.
-pub fn call(
+pub(super) fn call(
     socket: &Path,
     method: Method,
     target: &str,
@@ -81,7 +81,7 @@ pub fn call(
 }
 
 /// Makes a request whose answer is read line by line, as it comes.
-pub fn lines(socket: &Path, target: &str) -> Result<(StatusCode, Lines), HttpError> {
+pub(super) fn lines(socket: &Path, target: &str) -> Result<(StatusCode, Lines), HttpError> {
     let runtime = runtime()?;
     let response = runtime.block_on(send(socket, Method::GET, target, None))?;
     let status = response.status();

@@ -13,7 +13,7 @@ use crate::io::process::may_make_namespaces;
 
 /// `wharf attach`
 #[derive(Args, Debug)]
-pub struct Attach {
+pub(crate) struct Attach {
     /// File of the network namespace: /run/netns/NAME, /proc/PID/ns/net
     #[arg(long, value_name = "PATH")]
     netns: PathBuf,
@@ -32,7 +32,7 @@ pub struct Attach {
 
 /// `wharf detach`
 #[derive(Args, Debug)]
-pub struct Detach {
+pub(crate) struct Detach {
     /// The container
     name: String,
     /// Only from this network

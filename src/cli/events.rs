@@ -9,7 +9,7 @@ use crate::control::model::EventInfo;
 
 /// `wharf events`
 #[derive(Args, Debug)]
-pub struct Events {
+pub(crate) struct Events {
     /// Stay and tell what happens from now on
     #[arg(long, short)]
     follow: bool,

@@ -16,17 +16,22 @@ use crate::io::process::{self, Isolation, Network, Process, SignalFd};
 
 /// `wharf exec`
 #[derive(Args, Debug)]
-pub struct Exec {
+pub(crate) struct Exec {
     /// The container
     name: String,
     /// The command and its arguments
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "COMMAND")]
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        required = true,
+        value_name = "COMMAND"
+    )]
     command: Vec<String>,
 }
 
 /// `wharf stop`
 #[derive(Args, Debug)]
-pub struct Stop {
+pub(crate) struct Stop {
     /// Containers
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,

@@ -15,7 +15,7 @@ const SHOWN: usize = 1000;
 /// `wharf flows`
 #[derive(Args, Debug)]
 #[command(args_conflicts_with_subcommands = true)]
-pub struct Flows {
+pub(crate) struct Flows {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
@@ -39,7 +39,7 @@ enum Command {
 
 /// Which flows are meant.
 #[derive(Args, Clone, Debug, Default)]
-pub struct Filter {
+pub(crate) struct Filter {
     /// Of this container, at either end
     #[arg(long, value_name = "NAME")]
     endpoint: Option<String>,

@@ -12,14 +12,14 @@ use super::output::{Failure, Outcome, line};
 
 /// `wharf completions`
 #[derive(Args, Debug)]
-pub struct Completions {
+pub(crate) struct Completions {
     /// The shell
     shell: Shell,
 }
 
 /// `wharf man`
 #[derive(Args, Debug)]
-pub struct Man {
+pub(crate) struct Man {
     /// Directory for the pages, one a command
     dir: PathBuf,
 }

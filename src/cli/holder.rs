@@ -14,7 +14,7 @@ const IDLE: Span = Span::from_secs(10);
 
 /// `wharf holder`
 #[derive(Args, Debug)]
-pub struct Holder {
+pub(crate) struct Holder {
     /// End the holder that runs: interfaces that no daemon serves disappear
     #[arg(long)]
     quit: bool,

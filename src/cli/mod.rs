@@ -6,7 +6,9 @@ mod attach;
 mod events;
 mod exec;
 mod flows;
+
 mod generate;
+mod holder;
 mod human;
 mod join;
 mod names;
@@ -90,6 +92,8 @@ enum Command {
     Trace(trace::Trace),
     /// Show how the daemon is
     Status(Format),
+    /// Keep containers' interfaces while there is no daemon; started by it
+    Holder(holder::Holder),
     /// Print a completion script
     Completions(generate::Completions),
     /// Write manual pages
@@ -131,6 +135,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Events(args) => events::run(global, &args),
         Command::Trace(args) => trace::run(global, args),
         Command::Status(format) => status::run(global, format),
+        Command::Holder(args) => holder::run(global, &args),
         Command::Completions(args) => generate::completions(&args),
         Command::Man(args) => generate::man(global, &args),
         Command::Version => generate::version(global),

@@ -8,10 +8,10 @@ const ADJECTIVES: [&str; 32] = [
     "proud", "quick", "quiet", "rapid", "salty", "silver", "steady", "sunny", "swift", "warm",
 ];
 const NOUNS: [&str; 32] = [
-    "anchor", "barge", "beacon", "bollard", "breeze", "buoy", "capstan", "cargo", "clipper", "cove",
-    "crane", "current", "cutter", "dinghy", "dock", "ferry", "galley", "gull", "harbour", "jetty",
-    "keel", "lantern", "mast", "mooring", "pier", "pilot", "quay", "rudder", "sail", "skiff",
-    "tide", "tug",
+    "anchor", "barge", "beacon", "bollard", "breeze", "buoy", "capstan", "cargo", "clipper",
+    "cove", "crane", "current", "cutter", "dinghy", "dock", "ferry", "galley", "gull", "harbour",
+    "jetty", "keel", "lantern", "mast", "mooring", "pier", "pilot", "quay", "rudder", "sail",
+    "skiff", "tide", "tug",
 ];
 
 /// A name such as `calm-jetty-3f`. Uniqueness is the daemon's to judge; a taken one is tried again.

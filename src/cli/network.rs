@@ -12,7 +12,7 @@ use crate::control::model::{NetworkInfo, NetworkSpec, NetworkUpdate};
 
 /// What can be done with networks.
 #[derive(Subcommand, Debug)]
-pub enum Command {
+pub(crate) enum Command {
     /// Make a network
     Create(Create),
     /// List the networks
@@ -41,7 +41,7 @@ pub enum Command {
 /// `wharf network create`
 #[derive(Args, Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "each is an option")]
-pub struct Create {
+pub(crate) struct Create {
     /// Its name
     name: String,
     /// Address range, at most one of each family; chosen if none is given
@@ -75,7 +75,7 @@ pub struct Create {
 
 /// `wharf network update`
 #[derive(Args, Debug)]
-pub struct Update {
+pub(crate) struct Update {
     /// The network
     name: String,
     /// No way out at all

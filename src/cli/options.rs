@@ -18,7 +18,7 @@ pub(crate) const DEFAULT_NETWORK: &str = "default";
 
 /// What every command takes.
 #[derive(Args, Clone, Debug)]
-pub struct Global {
+pub(crate) struct Global {
     /// Directory of the daemon's sockets
     ///
     /// /run/wharf for root, $XDG_RUNTIME_DIR/wharf otherwise.
@@ -61,7 +61,7 @@ impl Global {
 
 /// A listing's format.
 #[derive(Args, Clone, Copy, Debug, Default)]
-pub struct Format {
+pub(crate) struct Format {
     /// Print JSON, whose fields are stable
     #[arg(long)]
     pub(crate) json: bool,
@@ -69,7 +69,7 @@ pub struct Format {
 
 /// What can be wished for an endpoint.
 #[derive(Args, Clone, Debug, Default)]
-pub struct EndpointOptions {
+pub(crate) struct EndpointOptions {
     /// Publish a port on the host's addresses
     ///
     /// Docker's forms: [[hostIP:]hostPort[-end]:]port[-end][/tcp|udp|sctp]. Host port 0, or none,
@@ -91,9 +91,6 @@ pub struct EndpointOptions {
     /// Further name of the container; may be repeated
     #[arg(long = "alias", value_name = "NAME")]
     pub(crate) aliases: Vec<String>,
-    /// Most bits a second in each direction: 10M, 1.5G
-    #[arg(long, value_name = "RATE")]
-    pub(crate) rate: Option<Rate>,
 }
 
 impl EndpointOptions {
@@ -103,7 +100,6 @@ impl EndpointOptions {
         request.labels =
             self.labels.iter().cloned().map(|l| (l.key, l.value)).collect::<BTreeMap<_, _>>();
         request.aliases.clone_from(&self.aliases);
-        request.rate = self.rate.map(|rate| rate.0);
         if first {
             request.publish.clone_from(&self.publish);
             (request.ip, request.ip6, request.mac) = (self.ip, self.ip6, self.mac);
@@ -119,7 +115,6 @@ impl EndpointOptions {
             (self.ip6.is_some(), "--ip6"),
             (self.mac.is_some(), "--mac"),
             (!self.aliases.is_empty(), "--alias"),
-            (self.rate.is_some(), "--rate"),
         ];
         wishes.into_iter().find(|(wished, _)| *wished).map(|(_, name)| name)
     }
@@ -127,7 +122,7 @@ impl EndpointOptions {
 
 /// `KEY=VALUE`; the value may be missing.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Label {
+pub(crate) struct Label {
     pub(crate) key: String,
     pub(crate) value: String,
 }
@@ -144,37 +139,9 @@ impl FromStr for Label {
     }
 }
 
-/// Bits a second, written with a decimal unit: `500k`, `10M`, `1.5Gbit`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Rate(pub(crate) u64);
-
-impl FromStr for Rate {
-    type Err = String;
-
-    #[allow(clippy::cast_precision_loss, reason = "a rate is not a count")]
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || {
-            "a rate is a number of bits a second with a unit: 500k, 10M, 1.5G (at least 1k)"
-                .to_owned()
-        };
-        let number_end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-        let (number, unit) = text.split_at(number_end);
-        let factor = match unit.trim_end_matches("bit").trim_end_matches("bps") {
-            "" => 1.0,
-            "k" | "K" => 1e3,
-            "m" | "M" => 1e6,
-            "g" | "G" => 1e9,
-            _ => return Err(wrong()),
-        };
-        let bits = number.parse::<f64>().map_err(|_| wrong())? * factor;
-        // One kbit/s is one full-size packet in twelve seconds; less is a typing error.
-        if (1e3..1e15).contains(&bits) { Ok(Self(bits as u64)) } else { Err(wrong()) }
-    }
-}
-
 /// What `run` is to be connected to.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum NetworkMode {
+pub(crate) enum NetworkMode {
     /// A network of ours.
     Network(String),
     /// The host's namespace.
@@ -246,7 +213,7 @@ impl Plan {
 
 /// Where a traced packet is to go: `ADDR[:PORT][/PROTO]`.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Destination {
+pub(crate) struct Destination {
     pub(crate) addr: IpAddr,
     pub(crate) port: Option<u16>,
     pub(crate) proto: String,
@@ -307,22 +274,6 @@ mod tests {
             assert_eq!(plan(wrong).unwrap_err().exit, 2, "{wrong:?}");
         }
         assert!("container:".parse::<NetworkMode>().is_err());
-    }
-
-    #[test]
-    fn a_rate_has_decimal_units() {
-        for (text, bits) in [
-            ("1000", 1_000),
-            ("500k", 500_000),
-            ("10M", 10_000_000),
-            ("1.5G", 1_500_000_000),
-            ("1gbit", 1_000_000_000),
-        ] {
-            assert_eq!(text.parse::<Rate>(), Ok(Rate(bits)), "{text}");
-        }
-        for text in ["", "M", "-1M", "1T", "0", "1e9", "NaN"] {
-            assert!(text.parse::<Rate>().is_err(), "{text}");
-        }
     }
 
     #[test]

@@ -6,7 +6,6 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde::Serialize;
 
 use crate::api::client::ClientError;
-use crate::control::model::ErrorCode;
 
 /// Wharf itself failed.
 pub(crate) const EXIT_FAILURE: u8 = 1;
@@ -16,7 +15,7 @@ pub(crate) const EXIT_USAGE: u8 = 2;
 /// Why a command did not do what was asked: shown as `wharf: what` and a line that begins with
 /// `hint:`.
 #[derive(Debug)]
-pub struct Failure {
+pub(crate) struct Failure {
     pub(crate) exit: u8,
     pub(crate) what: String,
     pub(crate) hint: Option<String>,
@@ -25,6 +24,7 @@ pub struct Failure {
 /// How every command ends: with an exit code or a failure.
 pub(crate) type Outcome = Result<u8, Failure>;
 
+#[allow(clippy::needless_pass_by_value, reason = "callers hand over what they have: errors, texts")]
 impl Failure {
     /// A failure without a hint.
     pub(crate) fn new(what: impl ToString) -> Self {
@@ -72,13 +72,6 @@ impl<E: std::error::Error + 'static> From<E> for Failure {
     }
 }
 
-impl Failure {
-    /// Whether the daemon's answer was that the named object does not exist.
-    pub(crate) fn is_not_found(error: &ClientError) -> bool {
-        matches!(error, ClientError::Refused(body) if body.code == ErrorCode::NotFound)
-    }
-}
-
 /// Prints a line; a reader that has gone (`wharf ps | head -1`) is no error.
 pub(crate) fn line(text: &str) -> Result<(), Failure> {
     finish(writeln!(io::stdout().lock(), "{text}"))
@@ -96,9 +89,9 @@ pub(crate) fn listing<T: Serialize + ?Sized>(
     table: impl FnOnce() -> String,
 ) -> Outcome {
     if as_json {
-        json(value)?
+        json(value)?;
     } else {
-        line(&table())?
+        line(&table())?;
     }
     Ok(0)
 }

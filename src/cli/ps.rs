@@ -9,7 +9,7 @@ use crate::control::model::{EndpointInfo, EndpointState};
 
 /// `wharf inspect`
 #[derive(Args, Debug)]
-pub struct Inspect {
+pub(crate) struct Inspect {
     /// Containers
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,

@@ -8,7 +8,7 @@ use crate::control::model::{PublicationInfo, PublishRequest, PublishSpec};
 
 /// `wharf publish`, `wharf unpublish`
 #[derive(Args, Debug)]
-pub struct Publish {
+pub(crate) struct Publish {
     /// The container
     name: String,
     /// [[hostIP:]hostPort[-end]:]port[-end][/tcp|udp|sctp]
@@ -18,7 +18,7 @@ pub struct Publish {
 
 /// `wharf port`
 #[derive(Args, Debug)]
-pub struct Port {
+pub(crate) struct Port {
     /// Only of this container
     name: Option<String>,
     #[command(flatten)]

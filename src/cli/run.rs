@@ -25,9 +25,11 @@ use crate::io::process::{
 
 /// `wharf run`
 #[derive(Args, Debug)]
-#[command(after_help = "The exit status is the command's own; 125 when Wharf failed, 126 when the \
-                        command cannot be executed, 127 when there is no such command.")]
-pub struct Run {
+#[command(
+    after_help = "The exit status is the command's own; 125 when Wharf failed, 126 when the \
+                        command cannot be executed, 127 when there is no such command."
+)]
+pub(crate) struct Run {
     /// Name of the container; chosen if none is given
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
@@ -169,8 +171,7 @@ fn supervise(
     if args.detach {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     }
-    let isolation =
-        Isolation { network, die_with_parent: !args.detach, new_session: args.detach };
+    let isolation = Isolation { network, die_with_parent: !args.detach, new_session: args.detach };
     let child = process::spawn(&mut command, isolation, || {
         prepare().and_then(|joined| serde_json::to_vec(&joined).map_err(text))
     })

@@ -10,7 +10,7 @@ use crate::datapath::inspect::WorkerStats;
 
 /// `wharf stats`
 #[derive(Args, Debug)]
-pub struct Stats {
+pub(crate) struct Stats {
     /// Counters of the worker threads instead of the ports
     #[arg(long)]
     workers: bool,

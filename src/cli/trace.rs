@@ -9,7 +9,7 @@ use crate::datapath::inspect::TraceReport;
 
 /// `wharf trace`
 #[derive(Args, Debug)]
-pub struct Trace {
+pub(crate) struct Trace {
     /// Container it would come from
     #[arg(long, value_name = "NAME")]
     from: String,

@@ -13,7 +13,7 @@ use crate::control::model::{PacketSpec, PortRange, UplinkInfo, UplinkKind, Uplin
 
 /// What can be done with uplinks.
 #[derive(Subcommand, Debug)]
-pub enum Command {
+pub(crate) enum Command {
     /// Make a way out of the switch
     Create(Create),
     /// List the uplinks
@@ -36,7 +36,7 @@ pub enum Command {
 
 /// `wharf uplink create`
 #[derive(Args, Debug)]
-pub struct Create {
+pub(crate) struct Create {
     /// Its name
     name: String,
     /// A packet socket on this NIC: the switch is a router of that LAN
@@ -55,7 +55,7 @@ pub struct Create {
 
 /// A static address, or that one is asked for.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum UplinkAddress {
+pub(crate) enum UplinkAddress {
     /// This one.
     Static(IpNet),
     /// Whatever the LAN gives.

@@ -4,7 +4,10 @@
 //! namespace that their thread was in when they were opened. So whatever has to happen in another
 //! namespace happens on a fresh thread that enters it, does the work, hands the descriptors back and
 //! ends; a thread that will be used again never changes its namespace.
-#![allow(unsafe_code, reason = "`unshare` is unsafe because of a flag that is not used here; nsfs has only ioctls")]
+#![allow(
+    unsafe_code,
+    reason = "`unshare` is unsafe because of a flag that is not used here; nsfs has only ioctls"
+)]
 
 use std::fs::File;
 use std::io;

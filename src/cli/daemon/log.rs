@@ -9,7 +9,7 @@ use crate::cli::human;
 
 /// The form of the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// Lines for people
     #[default]
     Text,
