@@ -4,9 +4,16 @@ pub mod api;
 pub mod attach;
 pub mod base;
 pub mod cli;
+pub mod config;
 pub mod control;
-pub mod datapath;
+pub mod datapath {
+    //! Layer 5: the joiner. What it tells about itself.
+    pub mod inspect;
+}
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod io;
 pub mod packet;
 pub mod stage;
 pub mod wire;
+pub mod worker;

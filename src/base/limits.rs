@@ -14,10 +14,27 @@ pub const FDB_ENTRIES_MAX: usize = 65_536;
 pub const FDB_ENTRIES_PER_PORT_MAX: usize = 1_024;
 /// IEEE 802.1D ageing time of a learned address.
 pub const FDB_AGEING: Span = Span::from_secs(300);
+/// Moves of one MAC between ports within a second before it counts as flapping. A live migration needs
+/// one; a loop or a thief makes thousands, and each would throw away flows.
+pub const FDB_MOVES_PER_SECOND: u8 = 5;
 /// Flows of one worker by default: at 192 bytes a flow, 200 MB when full.
 pub const FLOWS_MAX: usize = 1_048_576;
+/// Flows that one endpoint may begin by default: a quarter, so that no container fills the table alone.
+pub const FLOWS_PER_PORT_MAX: usize = FLOWS_MAX / 4;
+/// Mappings of one worker: inside endpoints that have an outside port.
+pub const MAPPINGS_MAX: usize = 262_144;
+/// Outside addresses times protocols that mappings are made on, per worker; a port map takes 8 KiB and
+/// up to 260 KiB more when all of its ports are in use.
+pub const PORT_SPACES_MAX: usize = 256;
+/// Remote addresses that one mapping remembers for filtering. An inside socket that has spoken to more
+/// forgets the earliest; flows that exist are not concerned.
+pub const MAPPING_CONTACTS_MAX: usize = 512;
+/// Publications of one switch.
+pub const PUBLICATIONS_MAX: usize = 65_536;
 /// Neighbours known on one uplink, after the kernel's `gc_thresh3`.
 pub const NEIGHBOURS_MAX: usize = 1_024;
+/// Of these, neighbours still being asked for: who scans a network cannot push out those that answer.
+pub const NEIGHBOURS_UNRESOLVED_MAX: usize = NEIGHBOURS_MAX / 2;
 /// Frames held while one neighbour is being resolved, after the kernel's `unres_qlen`.
 pub const NEIGHBOUR_HOLD_FRAMES_MAX: usize = 16;
 /// Frames held for all unresolved neighbours together.
@@ -26,6 +43,8 @@ pub const HOLD_FRAMES_MAX: usize = 256;
 pub const FRAGMENT_TRAINS_MAX: usize = 1_024;
 /// Fragment trains of one source address.
 pub const FRAGMENT_TRAINS_PER_SOURCE_MAX: usize = 64;
+/// Fragments of one train held, and gaps in it: 65,535 bytes in pieces of 576.
+pub const FRAGMENTS_PER_TRAIN_MAX: usize = 128;
 /// How long fragments wait for their first one (RFC 791 asks for 15 s at least, Linux waits 30 s).
 pub const FRAGMENT_TIMEOUT: Span = Span::from_secs(30);
 /// Bytes of fragments held out of order, per worker.
@@ -34,6 +53,10 @@ pub const FRAGMENT_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const ICMP_ERRORS_PER_SECOND: u32 = 100;
 /// Flooded frames a second from one port: broadcast, multicast, unknown unicast together.
 pub const FLOODS_PER_SECOND: u32 = 10_000;
+/// Prefixes taken from one router advertisement; Linux has no bound, real routers send one or two.
+pub const ADVERTISED_PREFIXES_MAX: usize = 16;
+/// Addresses and routers taken from advertisements on one uplink, after Linux's `max_addresses`.
+pub const ADVERTISED_ADDRESSES_MAX: usize = 16;
 /// The largest IP packet, which is what a super-frame carries.
 pub const IP_PACKET_MAX: usize = 65_535;
 /// An Ethernet header and the largest IP packet.
@@ -77,8 +100,6 @@ pub const EGRESS_QUEUE_BYTES_MAX: usize = 1024 * 1024;
 
 /// Endpoints of one daemon: each is a port, and ports of uplinks and of the host come beside them.
 pub const ENDPOINTS_MAX: usize = 16_384;
-/// Publications of one daemon: a record of 200 bytes each, and every host port twice over.
-pub const PUBLICATIONS_MAX: usize = 131_072;
 /// Worker threads; more than cores never help, and each has its own flow table.
 pub const WORKERS_MAX: usize = 64;
 /// Events kept for readers that come later or are slow.

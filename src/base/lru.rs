@@ -45,6 +45,11 @@ impl LruList {
         (self.head != NIL).then_some(self.head)
     }
 
+    /// The slot that was touched last.
+    pub fn newest(&self) -> Option<u32> {
+        (self.tail != NIL).then_some(self.tail)
+    }
+
     /// Number of slots in the list.
     pub fn len(&self) -> usize {
         self.len as usize
@@ -127,6 +132,7 @@ mod tests {
                     _ => {}
                 }
                 prop_assert_eq!(list.oldest(), model.front().copied());
+                prop_assert_eq!(list.newest(), model.back().copied());
                 prop_assert_eq!(list.len(), model.len());
             }
         }

@@ -9,5 +9,6 @@ pub mod limits;
 pub mod lru;
 pub mod prefetch;
 pub mod rate;
+pub mod slab;
 pub mod time;
 pub mod timers;

@@ -84,11 +84,8 @@ mod tests {
 
     #[test]
     fn a_subnet_contains_its_own_family_only() {
-        let subnet = |p: &str, len| Subnet {
-            prefix: p.parse().unwrap(),
-            len,
-            gateway: Addr::UNSPECIFIED,
-        };
+        let subnet =
+            |p: &str, len| Subnet { prefix: p.parse().unwrap(), len, gateway: Addr::UNSPECIFIED };
         let v4 = subnet("10.20.0.0", 24);
         assert!(v4.contains("10.20.0.9".parse().unwrap()));
         assert!(!v4.contains("10.20.1.9".parse().unwrap()));

@@ -191,8 +191,7 @@ impl Tables {
             }
         }
         self.members.entry(port.domain).or_default().push(port.id);
-        let guard =
-            port.guard.then(|| Guard { mac: port.mac, addrs: port.addrs.clone() });
+        let guard = port.guard.then(|| Guard { mac: port.mac, addrs: port.addrs.clone() });
         let at = usize::from(port.id.0);
         if self.ports.len() <= at {
             self.ports.resize_with(at + 1, || None);

@@ -1,8 +1,205 @@
 //! Layer 9: what is wanted. Desired state, validation, addresses, the store, and how all of it
 //! reaches the workers. The only writer of configuration.
+//!
+//! Every request goes the same way: it is checked against [`state`] (all of it, with messages that
+//! name holders), then written to the [`store`], then taken into the state, then sent to the workers
+//! as deltas. What fails before the store has been written has changed nothing; after it nothing can
+//! fail. [`outside`] has the traits behind which workers, the host and the holder of TAPs stand.
+//!
+//! All of it is synchronous. The daemon keeps one [`Control`] behind a mutex for the REST server, the
+//! attach thread and the thread that reads the workers' notices.
 
+mod compile;
 pub mod config;
+mod endpoints;
+mod error;
+mod events;
+mod host_ports;
 pub mod ipam;
+pub mod keeper;
 pub mod model;
+mod names;
+pub mod netstate;
+mod networks;
+mod numbers;
+pub mod outside;
+mod publications;
 pub mod publish_spec;
+mod queries;
+mod random;
+mod reconcile;
+mod state;
 pub mod store;
+mod uplinks;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use self::config::{Config, Paths};
+pub use self::error::ControlError;
+use self::events::Events;
+pub use self::events::Listener;
+use self::model::{EventInfo, EventKind, StatusInfo};
+use self::outside::{Dataplane, Host, Keeper};
+use self::state::State;
+use self::store::Store;
+use self::store::record::Change;
+use crate::config::Delta;
+use crate::wire::addr::Addr;
+use crate::worker::command::Command;
+
+/// What the daemon gives to control and never changes.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The config file's contents.
+    pub config: Config,
+    /// Where things are.
+    pub paths: Paths,
+    /// Milliseconds since 1970.
+    pub clock: fn() -> u64,
+    /// Queues of each TAP; the attach protocol's hello says the same.
+    pub queues: usize,
+    /// Whether the workers serve the `sockets` uplink.
+    pub socket_uplink: bool,
+}
+
+/// The outside as control sees it.
+#[derive(Debug)]
+pub struct Outside {
+    /// Where desired state is kept.
+    pub store: Box<dyn Store>,
+    /// The workers.
+    pub dataplane: Box<dyn Dataplane>,
+    /// Who keeps TAPs across a restart.
+    pub keeper: Box<dyn Keeper>,
+    /// The host.
+    pub host: Box<dyn Host>,
+}
+
+/// The only writer of desired state.
+#[derive(Debug)]
+pub struct Control {
+    settings: Settings,
+    outside: Outside,
+    state: State,
+    events: Events,
+    started_ms: u64,
+    host_addrs: Vec<IpAddr>,
+}
+
+impl Control {
+    /// Reads the store, gets TAPs back from their keeper, and tells the workers all of it. Afterwards
+    /// everything that the store and the config file want exists, or an event says why not.
+    pub fn new(settings: Settings, outside: Outside) -> Result<Self, ControlError> {
+        let started_ms = (settings.clock)();
+        let (state, events, host_addrs) = (State::new(), Events::default(), Vec::new());
+        let mut control = Self { settings, outside, state, events, started_ms, host_addrs };
+        control.restore()?;
+        Ok(control)
+    }
+
+    /// How the daemon is.
+    pub fn status(&self) -> StatusInfo {
+        let default_uplink =
+            self.state.uplink(compile::DEFAULT).map(|u| u.record.spec.name.clone());
+        let published = self.state.publications.values().map(|p| u64::from(p.host_ports.count()));
+        StatusInfo {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uid: rustix::process::geteuid().as_raw(),
+            started_ms: self.started_ms,
+            state_dir: self.settings.paths.state_dir.display().to_string(),
+            runtime_dir: self.settings.paths.runtime_dir.display().to_string(),
+            default_uplink,
+            workers: self.outside.dataplane.workers(),
+            networks: self.state.networks.len(),
+            uplinks: self.state.uplinks.len(),
+            endpoints: self.state.endpoints.len(),
+            published_ports: published.sum(),
+            notes: self.notes(),
+        }
+    }
+
+    /// What a person should know before wondering.
+    fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if self.state.uplink(compile::DEFAULT).is_none() {
+            notes.push(
+                "the default uplink is none: networks that name no uplink have no way out; \
+                 `wharf uplink create default --packet IFACE` gives them one"
+                    .to_owned(),
+            );
+        }
+        for uplink in self.state.uplinks.values() {
+            if let Some(failure) = &uplink.failure {
+                notes.push(format!(
+                    "the uplink `{}` does not work: {failure}",
+                    uplink.record.spec.name
+                ));
+            }
+        }
+        notes
+    }
+
+    /// Kept events from number `from` on.
+    pub fn events(&self, from: u64) -> Vec<EventInfo> {
+        self.events.since(from)
+    }
+
+    /// Calls `listener` with every event from now on, until it says `false`.
+    pub fn subscribe(&mut self, listener: Listener) {
+        self.events.listen(listener);
+    }
+
+    /// Queues that a TAP must have.
+    pub fn queues(&self) -> usize {
+        self.settings.queues
+    }
+
+    fn now(&self) -> u64 {
+        (self.settings.clock)()
+    }
+
+    fn event(
+        &mut self,
+        kind: EventKind,
+        network: Option<&str>,
+        endpoint: Option<&str>,
+        text: String,
+    ) {
+        tracing::info!(?kind, network, endpoint, "{text}");
+        let now = self.now();
+        self.events.record(now, kind, network, endpoint, text);
+    }
+
+    fn write(&mut self, changes: &[Change]) -> Result<(), ControlError> {
+        Ok(self.outside.store.write(changes)?)
+    }
+
+    /// For what has happened already and cannot be refused, such as a container's end: a store that
+    /// fails now is set right at the next start, which finds the same facts.
+    fn write_fact(&mut self, changes: &[Change]) {
+        if let Err(error) = self.outside.store.write(changes) {
+            tracing::error!("{error}");
+        }
+    }
+
+    fn send_deltas(&self, deltas: Vec<Delta>) {
+        if !deltas.is_empty() {
+            self.outside.dataplane.send(Command::Deltas(deltas));
+        }
+    }
+
+    /// Tells the workers the host's own addresses if they have changed.
+    fn refresh_host_addresses(&mut self) {
+        match self.outside.host.addresses() {
+            Ok(addrs) if addrs != self.host_addrs => {
+                let told: Arc<[Addr]> = addrs.iter().copied().map(Addr::from).collect();
+                self.host_addrs = addrs;
+                self.send_deltas(vec![Delta::HostAddresses(told)]);
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!("cannot read the host's addresses: {error}"),
+        }
+    }
+}

@@ -1,3 +1,188 @@
-//! Layer 5: the pipeline.
+//! Layer 5: the joiner. Frames, changes and time in; frames, events and deadlines out. Still pure.
+//!
+//! [`Datapath`] owns everything one worker knows: its [`Tables`], flows, mappings, learned addresses,
+//! neighbours. The order in which a frame meets the stages is in `pipeline.rs`, on one page. What is
+//! decided about a packet is a value ([`decide::Decision`]) that the slow path and `trace` share;
+//! `commit` turns it into a flow, and `fast` replays that flow for every later packet.
+//!
+//! Calls, in the order a worker makes them: [`apply`](Datapath::apply) for changes,
+//! [`frames`](Datapath::frames) for a batch from one port, [`tick`](Datapath::tick) when
+//! [`next_deadline`](Datapath::next_deadline) has come. Each fills an [`Output`].
 
+mod commit;
+mod configure;
+mod counters;
+pub mod decide;
+mod discovery;
+mod egress;
+mod errors;
+mod fast;
+mod fragment;
+mod hops;
 pub mod inspect;
+mod listing;
+mod output;
+mod pipeline;
+mod slow;
+mod trace;
+
+use hashbrown::HashMap;
+
+use crate::base::hash::Seed;
+use crate::base::ids::{DomainId, PortId, UplinkId};
+use crate::base::limits::FLOWS_MAX;
+use crate::base::time::{Span, Time};
+use crate::config::{Delta, Tables};
+use crate::packet::DropReason;
+use crate::stage::bridge::fdb::Fdb;
+use crate::stage::flow::mapping::MappingTable;
+use crate::stage::flow::table::FlowTable;
+use crate::stage::flow::timeouts::Timeouts;
+use crate::stage::route::fragments::FragmentTracker;
+use crate::stage::route::neighbour::NeighbourTable;
+
+use self::configure::Lease;
+use self::counters::PortCounters;
+use self::hops::HopTable;
+pub use self::output::{Event, FrameRef, OutFrame, Output};
+use self::pipeline::Scratch;
+
+/// How often learned addresses and flows are looked at for expiry when nothing else happens.
+const HOUSEKEEPING: Span = Span::from_secs(1);
+/// Flows that one expiry pass may remove, so that a pause stays under a millisecond.
+const EXPIRY_BUDGET: usize = 2_048;
+
+/// The switch of one worker.
+#[derive(Debug)]
+pub struct Datapath {
+    tables: Tables,
+    flows: FlowTable,
+    mappings: MappingTable,
+    timeouts: Timeouts,
+    hops: HopTable,
+    fdbs: HashMap<DomainId, Fdb>,
+    neighbours: NeighbourTable,
+    fragments: FragmentTracker,
+    leases: HashMap<UplinkId, Lease>,
+    counters: Vec<PortCounters>,
+    totals: counters::Totals,
+    seed: Seed,
+    scratch: Scratch,
+    housekeeping: Time,
+}
+
+impl Datapath {
+    /// An empty switch. `seed` must be random in a daemon: it salts hashes and port choices.
+    pub fn new(seed: Seed) -> Self {
+        Self::with_flow_limit(seed, FLOWS_MAX)
+    }
+
+    /// An empty switch with room for so many flows.
+    pub fn with_flow_limit(seed: Seed, flows_max: usize) -> Self {
+        Self {
+            tables: Tables::default(),
+            flows: FlowTable::new(seed, flows_max),
+            mappings: MappingTable::new(seed),
+            timeouts: Timeouts::default(),
+            hops: HopTable::default(),
+            fdbs: HashMap::new(),
+            neighbours: NeighbourTable::default(),
+            fragments: FragmentTracker::default(),
+            leases: HashMap::new(),
+            counters: Vec::new(),
+            totals: counters::Totals::default(),
+            seed,
+            scratch: Scratch::default(),
+            housekeeping: Time::ZERO,
+        }
+    }
+
+    /// The configuration as this worker has it.
+    pub fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
+    /// Applies one change of the configuration.
+    pub fn apply(&mut self, now: Time, delta: &Delta) {
+        match delta {
+            Delta::RemovePort(id) => self.forget_port(*id),
+            Delta::RemoveUplink(id) => {
+                self.leases.remove(id);
+            }
+            Delta::Publish(publication) => self.reserve(publication, true),
+            Delta::Unpublish(id) => {
+                if let Some(publication) = self.tables.publications().get(*id).cloned() {
+                    self.reserve(&publication, false);
+                }
+            }
+            _ => {}
+        }
+        self.tables.apply(delta);
+        if let Delta::Port(port) = delta {
+            self.hops.set_mtu(port.id, port.mtu);
+        }
+        if matches!(delta, Delta::Publish(_) | Delta::Unpublish(_)) {
+            self.drop_stale_publication_flows(now);
+        }
+    }
+
+    /// Does what time demands: expiry, retries, leases.
+    pub fn tick(&mut self, now: Time, out: &mut Output) {
+        self.neighbour_timers(now, out);
+        self.lease_timers(now, out);
+        self.fragment_timers(now);
+        if now < self.housekeeping {
+            return;
+        }
+        self.expire_flows(now);
+        for fdb in self.fdbs.values_mut() {
+            fdb.expire(now);
+        }
+        self.housekeeping = now + HOUSEKEEPING;
+    }
+
+    /// When [`tick`](Self::tick) wants to be called next; `None` when nothing is pending.
+    pub fn next_deadline(&self) -> Option<Time> {
+        let housekeeping = |at: Time| at.max(self.housekeeping);
+        let fdb = self.fdbs.values().filter_map(Fdb::next_expiry).min().map(housekeeping);
+        let flows = self.flows.next_deadline(&self.timeouts).map(housekeeping);
+        let leases = self.leases.values().filter_map(Lease::next_deadline).min();
+        [fdb, flows, leases, self.neighbours.next_deadline(), self.fragments.next_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    fn expire_flows(&mut self, now: Time) {
+        let (mappings, hops) = (&mut self.mappings, &mut self.hops);
+        self.flows.expire(now, &self.timeouts, EXPIRY_BUDGET, |flow| {
+            commit::release(mappings, hops, now, flow);
+        });
+        mappings.expire(now);
+    }
+
+    fn forget_port(&mut self, id: PortId) {
+        for index in self.flows.of_port(id) {
+            self.remove_flow(index);
+        }
+        for fdb in self.fdbs.values_mut() {
+            fdb.remove_port(id);
+        }
+        self.neighbours.remove_port(id);
+        if let Some(counters) = self.counters.get_mut(usize::from(id.0)) {
+            *counters = PortCounters::default();
+        }
+    }
+
+    fn drop_frame(&mut self, port: PortId, reason: DropReason) {
+        self.port_counters(port).drop(reason);
+    }
+
+    fn port_counters(&mut self, port: PortId) -> &mut PortCounters {
+        let at = usize::from(port.0);
+        if self.counters.len() <= at {
+            self.counters.resize_with(at + 1, PortCounters::default);
+        }
+        &mut self.counters[at]
+    }
+}

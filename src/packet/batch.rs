@@ -16,13 +16,21 @@ pub(super) struct Slot {
     len: u32,
     /// How far the frame may grow to the front.
     floor: u32,
+    /// How far it may grow at its end: in a batch the next frame begins there.
+    ceiling: u32,
     pub(super) offload: Offload,
 }
 
 impl Slot {
-    pub(super) fn new(start: usize, len: usize, offload: Offload) -> Self {
+    pub(super) fn new(start: usize, len: usize, ceiling: usize, offload: Offload) -> Self {
         let floor = (start + VNET_LEN).saturating_sub(HEADROOM);
-        Self { start: start as u32, len: len as u32, floor: floor as u32, offload }
+        Self {
+            start: start as u32,
+            len: len as u32,
+            floor: floor as u32,
+            ceiling: ceiling as u32,
+            offload,
+        }
     }
 
     #[inline]
@@ -35,8 +43,13 @@ impl Slot {
         self.len as usize
     }
 
-    pub(super) fn set_len(&mut self, len: usize) {
+    /// Sets the length, if that much room is there.
+    pub(super) fn set_len(&mut self, len: usize) -> Option<()> {
+        if len > (self.ceiling - self.start) as usize {
+            return None;
+        }
         self.len = len as u32;
+        Some(())
     }
 
     pub(super) fn truncate(&mut self, len: usize) {
@@ -44,8 +57,10 @@ impl Slot {
     }
 
     pub(super) fn grow_front(&mut self, n: usize) -> Option<()> {
-        let start = self.start.checked_sub(n as u32).filter(|start| *start >= self.floor)?;
-        self.start = start;
+        if n > (self.start - self.floor) as usize || !self.offload.can_shift(n) {
+            return None;
+        }
+        self.start -= n as u32;
         self.len += n as u32;
         self.offload.shift(n as i32);
         Some(())
@@ -79,9 +94,9 @@ fn header_len(frame: &[u8], offload: Offload) -> u16 {
     match offset {
         crate::wire::tcp::CHECKSUM_OFFSET => {
             let data_offset = frame.get(usize::from(start) + 12).map_or(5, |b| b >> 4);
-            start + u16::from(data_offset) * 4
+            start.saturating_add(u16::from(data_offset) * 4)
         }
-        _ => start + 8,
+        _ => start.saturating_add(8),
     }
 }
 
@@ -150,16 +165,25 @@ impl FrameBatch {
     pub fn commit(&mut self, n: usize) -> Result<(), DropReason> {
         let start = self.used + HEADROOM;
         let frame_len = n.saturating_sub(VNET_LEN);
-        if frame_len < ethernet::HEADER_LEN {
+        // A packet socket may say the length that a frame had before it was cut to our room.
+        if !(ethernet::HEADER_LEN..=FRAME_MAX).contains(&frame_len) {
             return Err(DropReason::Truncated);
         }
-        let header = VnetHeader::read_from_bytes(&self.arena[start - VNET_LEN..start])
-            .unwrap_or(VnetHeader::NONE);
-        let offload = Offload::from_vnet(&header, frame_len)?;
-        self.slots.push(Slot::new(start, frame_len, offload));
-        // The next frame starts on a cache line (see limits::HEADROOM).
-        self.used = (start + frame_len).next_multiple_of(64);
+        let header = self
+            .arena
+            .get(start - VNET_LEN..start)
+            .and_then(|h| VnetHeader::read_from_bytes(h).ok());
+        let offload = Offload::from_vnet(&header.unwrap_or(VnetHeader::NONE), frame_len)?;
+        self.keep(start, frame_len, offload);
         Ok(())
+    }
+
+    #[inline]
+    fn keep(&mut self, start: usize, len: usize, offload: Offload) {
+        // The next frame starts on a cache line (see limits::HEADROOM).
+        self.used = (start + len).next_multiple_of(64);
+        let ceiling = self.used.min(self.arena.len());
+        self.slots.push(Slot::new(start, len, ceiling, offload));
     }
 
     /// Copies a frame in; `false` when the batch is full.
@@ -168,9 +192,7 @@ impl FrameBatch {
         let Some(room) = self.spare() else { return false };
         let Some(target) = room.get_mut(VNET_LEN..VNET_LEN + frame.len()) else { return false };
         target.copy_from_slice(frame);
-        let start = self.used + HEADROOM;
-        self.slots.push(Slot::new(start, frame.len(), offload));
-        self.used = (start + frame.len()).next_multiple_of(64);
+        self.keep(self.used + HEADROOM, frame.len(), offload);
         true
     }
 
@@ -208,6 +230,7 @@ impl FrameBatch {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Csum, Gso};
     use super::*;
 
     #[test]
@@ -217,7 +240,8 @@ mod tests {
             std::iter::from_fn(|| batch.push(&[0; 60], Offload::NONE).then_some(())).count();
         assert_eq!(small, BATCH_FRAMES_MAX);
         batch.clear();
-        let large = std::iter::from_fn(|| batch.push(&[0; FRAME_MAX], Offload::NONE).then_some(()));
+        let large =
+            std::iter::from_fn(|| batch.push(&vec![0; FRAME_MAX], Offload::NONE).then_some(()));
         assert_eq!(large.count(), 4);
     }
 
@@ -238,5 +262,47 @@ mod tests {
             assert_eq!(batch.commit(n), Err(DropReason::Truncated));
         }
         assert!(batch.is_empty());
+    }
+
+    #[test]
+    fn a_read_longer_than_its_room_is_refused() {
+        let mut batch = FrameBatch::new();
+        assert_eq!(batch.commit(VNET_LEN + FRAME_MAX + 1), Err(DropReason::Truncated));
+        assert_eq!(batch.commit(VNET_LEN + FRAME_MAX), Ok(()));
+        assert_eq!(batch.len(), 1);
+    }
+
+    #[test]
+    fn a_frame_that_grows_at_its_end_never_reaches_its_neighbour() {
+        let mut batch = FrameBatch::new();
+        assert!(batch.push(&[1; 60], Offload::NONE) && batch.push(&[2; 60], Offload::NONE));
+        assert!(batch.frame(0).resize(61));
+        assert_eq!(batch.bytes(0)[59..], [1, 0]);
+        assert!(!batch.frame(0).resize(200));
+        assert_eq!((batch.bytes(0).len(), batch.bytes(1)), (61, &[2; 60][..]));
+        assert!(batch.frame(1).prepend(HEADROOM - VNET_LEN).is_some());
+        assert_eq!(batch.bytes(0)[59..], [1, 0]);
+    }
+
+    #[test]
+    fn a_checksum_s_start_at_the_end_of_its_sixteen_bits_overflows_nothing() {
+        let csum = Csum::Partial { start: u16::MAX - 4, offset: 16 };
+        let offload = Offload { gso: Gso::TcpV4, gso_size: 1000, csum, ecn: false };
+        let mut batch = FrameBatch::new();
+        assert!(batch.push(&vec![0xff; FRAME_MAX], offload));
+        assert_eq!(batch.with_vnet_header(0).len(), VNET_LEN + FRAME_MAX);
+        assert!(batch.frame(0).prepend(8).is_none(), "it would wrap round to an outer header");
+        assert!(batch.frame(0).prepend(4).is_some());
+    }
+
+    #[test]
+    fn what_is_unfinished_goes_with_its_header() {
+        let csum = Csum::Partial { start: 34, offset: 6 };
+        let mut batch = FrameBatch::new();
+        assert!(batch.push(&[0; 200], Offload { csum, ..Offload::NONE }));
+        batch.frame(0).trim_front(30);
+        assert_eq!(batch.offload(0).csum, Csum::Partial { start: 4, offset: 6 });
+        batch.frame(0).trim_front(20);
+        assert_eq!(batch.offload(0).csum, Csum::Unverified, "the outer header is gone");
     }
 }

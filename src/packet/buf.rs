@@ -1,6 +1,6 @@
 //! One frame in memory: a view into somebody's room, and an owned one.
 
-use super::{Offload, batch::Slot};
+use super::{DropReason, Offload, Parsed, batch::Slot};
 use crate::base::limits::HEADROOM;
 use crate::wire::vnet::HEADER_LEN as VNET_LEN;
 
@@ -41,6 +41,17 @@ impl<'a> FrameMut<'a> {
         self.slot.len() == 0
     }
 
+    /// Parses the frame and holds its offload metadata against what was found.
+    ///
+    /// # Errors
+    /// What [`Parsed::new`] and [`Offload::check`] refuse.
+    #[inline]
+    pub fn parse(&self) -> Result<Parsed, DropReason> {
+        let parsed = Parsed::new(self.bytes())?;
+        self.slot.offload.check(&parsed)?;
+        Ok(parsed)
+    }
+
     /// Its offload metadata.
     #[inline]
     pub fn offload(&self) -> Offload {
@@ -70,17 +81,17 @@ impl<'a> FrameMut<'a> {
         self.slot.truncate(len);
     }
 
-    /// Makes the frame exactly `len` bytes long, zeros at the end; `false` if there is no room.
+    /// Makes the frame exactly `len` bytes long, zeros at the end; `false` if there is no room. In a
+    /// batch that is up to the next cache line, where another frame's room begins.
     #[must_use]
     pub fn resize(&mut self, len: usize) -> bool {
-        let (start, old) = (self.slot.range().start, self.len());
-        if start + len > self.room.len() {
+        let old = self.len();
+        if self.slot.set_len(len).is_none() {
             return false;
         }
         if len > old {
-            self.room[start + old..start + len].fill(0);
+            self.bytes_mut()[old..].fill(0);
         }
-        self.slot.set_len(len);
         true
     }
 
@@ -103,12 +114,13 @@ impl PacketBuf {
         let mut room = Vec::with_capacity(HEADROOM + frame.len());
         room.resize(HEADROOM, 0);
         room.extend_from_slice(frame);
-        Self { slot: Slot::new(HEADROOM, frame.len(), offload), room }
+        Self { slot: Slot::new(HEADROOM, frame.len(), room.len(), offload), room }
     }
 
     /// A frame of `len` zero bytes.
     pub fn zeroed(len: usize) -> Self {
-        Self { room: vec![0; HEADROOM + len], slot: Slot::new(HEADROOM, len, Offload::NONE) }
+        let room = vec![0; HEADROOM + len];
+        Self { slot: Slot::new(HEADROOM, len, room.len(), Offload::NONE), room }
     }
 
     /// The frame as a view.

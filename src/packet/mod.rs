@@ -14,6 +14,8 @@ mod offload;
 pub mod parse;
 pub mod rewrite;
 pub mod split;
+#[cfg(test)]
+mod tests;
 mod verdict;
 
 pub use batch::FrameBatch;

@@ -1,7 +1,8 @@
 //! What the sender left undone: segmentation and checksum.
 
-use super::DropReason;
+use super::{DropReason, Fragment, L3, Parsed};
 use crate::wire::vnet::{self, VnetHeader};
+use crate::wire::{icmp, ipv6, sctp, tcp, udp};
 
 /// Whether a frame is a super-frame, and of what.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -72,20 +73,63 @@ impl Offload {
         } else {
             Csum::Unverified
         };
-        let gso = match header.gso_type & !vnet::GSO_ECN {
-            vnet::GSO_NONE => Gso::None,
-            vnet::GSO_TCPV4 => Gso::TcpV4,
-            vnet::GSO_TCPV6 => Gso::TcpV6,
-            vnet::GSO_UDP_L4 => Gso::UdpL4,
+        if header.gso_type == vnet::GSO_NONE {
+            return Ok(Self { csum, ..Self::NONE });
+        }
+        let ecn = header.gso_type & vnet::GSO_ECN != 0;
+        let (gso, field) = match header.gso_type & !vnet::GSO_ECN {
+            vnet::GSO_TCPV4 => (Gso::TcpV4, tcp::CHECKSUM_OFFSET),
+            vnet::GSO_TCPV6 => (Gso::TcpV6, tcp::CHECKSUM_OFFSET),
+            vnet::GSO_UDP_L4 if !ecn => (Gso::UdpL4, udp::CHECKSUM_OFFSET),
             _ => return Err(DropReason::OffloadHeader),
         };
-        let gso_size = if gso == Gso::None { 0 } else { header.gso_size() };
-        let unfinished = matches!(csum, Csum::Partial { .. });
-        if gso != Gso::None && (gso_size == 0 || !unfinished) {
-            // Linux always leaves the checksum of a super-frame to whoever cuts it.
+        // Linux always leaves the checksum of a super-frame to whoever cuts it, and refuses these
+        // sizes on writing (0xffff is its GSO_BY_FRAGS).
+        let unfinished = matches!(csum, Csum::Partial { offset, .. } if offset == field);
+        let gso_size = header.gso_size();
+        if !unfinished || gso_size == 0 || gso_size == 0xffff {
             return Err(DropReason::OffloadHeader);
         }
-        Ok(Self { gso, ecn: header.gso_type & vnet::GSO_ECN != 0, gso_size, csum })
+        Ok(Self { gso, ecn, gso_size, csum })
+    }
+
+    /// Whether this metadata fits the frame it came with, to be asked once after parsing.
+    ///
+    /// Finishing a checksum *writes* at a place that the sender chose, after every decision about
+    /// the frame: it must not reach an address, a port or flags. So an unfinished checksum is that of
+    /// the transport header, at its own place, or one that lies in the payload (a tunnel inside the
+    /// container leaves its inner checksum unfinished).
+    ///
+    /// # Errors
+    /// [`DropReason::OffloadHeader`].
+    #[inline]
+    pub fn check(self, parsed: &Parsed) -> Result<(), DropReason> {
+        let Csum::Partial { start, offset } = self.csum else {
+            return if self.gso == Gso::None { Ok(()) } else { Err(DropReason::OffloadHeader) };
+        };
+        let (header_len, field) = match parsed.proto {
+            ipv6::TCP => (tcp::HEADER_LEN, Some(tcp::CHECKSUM_OFFSET)),
+            ipv6::UDP => (udp::HEADER_LEN, Some(udp::CHECKSUM_OFFSET)),
+            ipv6::ICMP | ipv6::ICMPV6 => (icmp::HEADER_LEN, Some(icmp::CHECKSUM_OFFSET)),
+            ipv6::SCTP => (sctp::HEADER_LEN, None),
+            _ => (0, None),
+        };
+        let own = start == parsed.l4 && Some(offset) == field;
+        let in_payload = start >= parsed.l4
+            && usize::from(start) + usize::from(offset) >= usize::from(parsed.l4) + header_len;
+        let whole_ip = parsed.is_ip() && parsed.fragment == Fragment::Whole;
+        let right_place = match parsed.l3 {
+            L3::V4 | L3::V6 => whole_ip && (own || in_payload),
+            L3::Arp => false,
+            L3::Other(_) => true,
+        };
+        let right_kind = match self.gso {
+            Gso::None => true,
+            Gso::TcpV4 => own && parsed.l3 == L3::V4 && parsed.proto == ipv6::TCP,
+            Gso::TcpV6 => own && parsed.l3 == L3::V6 && parsed.proto == ipv6::TCP,
+            Gso::UdpL4 => own && parsed.proto == ipv6::UDP,
+        };
+        if right_place && right_kind { Ok(()) } else { Err(DropReason::OffloadHeader) }
     }
 
     /// The header to write before a frame. `hdr_len` is the length of all its headers.
@@ -115,10 +159,20 @@ impl Offload {
     }
 
     /// Moves the checksum's start by `by` bytes after headers were put before (or taken from) the frame.
+    ///
+    /// When the header it belongs to is itself taken away, nothing is left to finish: what was inside
+    /// has a checksum of its own.
     pub fn shift(&mut self, by: i32) {
-        if let Csum::Partial { start, .. } = &mut self.csum {
-            *start = (i32::from(*start) + by) as u16;
+        if let Csum::Partial { start, offset } = self.csum {
+            self.csum = u16::try_from(i32::from(start) + by)
+                .map_or(Csum::Unverified, |start| Csum::Partial { start, offset });
         }
+    }
+
+    /// Whether `by` more bytes before the frame still leave the checksum's start in its sixteen bits.
+    pub(super) fn can_shift(self, by: usize) -> bool {
+        let Csum::Partial { start, .. } = self.csum else { return true };
+        u16::try_from(usize::from(start) + by).is_ok()
     }
 }
 
@@ -156,6 +210,11 @@ mod tests {
             VnetHeader { gso_type: 0x7f, ..partial() },
             VnetHeader { gso_type: vnet::GSO_UDP, ..partial() },
             VnetHeader { flags: 0, ..partial() },
+            VnetHeader { gso_size: [0xff; 2], ..partial() },
+            VnetHeader { gso_type: vnet::GSO_ECN, ..partial() },
+            VnetHeader { gso_type: vnet::GSO_UDP_L4 | vnet::GSO_ECN, ..partial() },
+            VnetHeader { gso_type: vnet::GSO_UDP_L4, ..partial() },
+            VnetHeader { csum_offset: 6_u16.to_ne_bytes(), ..partial() },
         ];
         for header in cases {
             assert_eq!(

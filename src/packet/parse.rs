@@ -6,14 +6,16 @@
 use zerocopy::FromBytes;
 
 use super::DropReason;
+use crate::base::limits;
 use crate::wire::addr::Addr;
+use crate::wire::checksum;
 use crate::wire::ethernet::{self, Ethernet};
 use crate::wire::icmp::{self, Icmp};
 use crate::wire::ipv4::Ipv4;
 use crate::wire::ipv6::{self, Ipv6};
 use crate::wire::mac::Mac;
-use crate::wire::tcp::Tcp;
-use crate::wire::udp::Udp;
+use crate::wire::tcp::{self, Tcp};
+use crate::wire::udp::{self, Udp};
 
 /// Network protocol of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -128,6 +130,13 @@ impl Parsed {
         frame.get(usize::from(self.l4)..end).unwrap_or_default()
     }
 
+    /// Whether the IPv4 header checksum of `frame` is right, options included (RFC 1812 5.2.2); true
+    /// for other protocols. Not part of [`new`](Self::new): a bridged frame is its receiver's to judge.
+    pub fn ipv4_checksum_is_right(&self, frame: &[u8]) -> bool {
+        let header = frame.get(L3_OFFSET..usize::from(self.l4)).unwrap_or_default();
+        self.l3 != L3::V4 || checksum::sum(header) == 0xffff
+    }
+
     fn ipv4(&mut self, packet: &[u8]) -> Result<(), DropReason> {
         let (ip, _) = Ipv4::ref_from_prefix(packet).map_err(|_| DropReason::Truncated)?;
         let (header_len, total) = (ip.header_len(), usize::from(ip.total_len.get()));
@@ -143,8 +152,7 @@ impl Parsed {
         self.ip_len = total as u32;
         self.l4 = (L3_OFFSET + header_len) as u16;
         if ip.is_fragment() {
-            self.fragment =
-                if ip.fragment_offset() == 0 { Fragment::First } else { Fragment::Later };
+            self.fragment(ip.fragment_offset(), ip.more_fragments(), payload.len())?;
         }
         self.transport(payload)
     }
@@ -158,6 +166,14 @@ impl Parsed {
         self.l3 = L3::V6;
         self.src = ip.src_addr();
         self.dst = ip.dst_addr();
+        // A mapped address on the wire would be taken for IPv4's by every table (and by dual-stack
+        // sockets: the kernel drops these packets too).
+        if self.src.is_v4() {
+            return Err(DropReason::MartianSource);
+        }
+        if self.dst.is_v4() {
+            return Err(DropReason::MartianDestination);
+        }
         self.ttl = ip.hop_limit;
         self.ip_len = (ipv6::HEADER_LEN + payload.len()) as u32;
         self.proto = ip.next_header;
@@ -167,35 +183,52 @@ impl Parsed {
         self.transport(payload)
     }
 
-    /// Walks extension headers (RFC 8200 4) and returns what follows them.
+    /// Walks extension headers (RFC 8200 4) and returns what follows them. Hop-by-hop options come
+    /// first or not at all, and a fragment header comes once (RFC 8200 4.1).
     fn extensions<'a>(&mut self, mut rest: &'a [u8]) -> Result<&'a [u8], DropReason> {
-        for _ in 0..EXTENSIONS_MAX {
-            let len = match self.proto {
-                ipv6::FRAGMENT => {
-                    let (fragment, _) =
-                        ipv6::Fragment::ref_from_prefix(rest).map_err(|_| DropReason::Truncated)?;
-                    if fragment.offset() != 0 {
-                        self.fragment = Fragment::Later;
-                    } else if fragment.more() {
-                        self.fragment = Fragment::First;
-                    }
-                    8
-                }
-                proto if is_extension(proto) => match rest {
-                    [_, len, ..] => 8 + usize::from(*len) * 8,
-                    _ => return Err(DropReason::Truncated),
-                },
-                _ => return Ok(rest),
-            };
-            // The next header of a later fragment is in its header too, but what follows is payload.
-            self.proto = *rest.first().ok_or(DropReason::Truncated)?;
-            rest = rest.get(len..).ok_or(DropReason::Truncated)?;
+        let mut fragmented = false;
+        for position in 0..EXTENSIONS_MAX {
+            let [next_header, len, ..] = *rest else { return Err(DropReason::Truncated) };
+            let is_fragment = self.proto == ipv6::FRAGMENT;
+            if (is_fragment && fragmented) || (self.proto == ipv6::HOP_BY_HOP && position > 0) {
+                return Err(DropReason::Malformed);
+            }
+            let len = if is_fragment { 8 } else { 8 + usize::from(len) * 8 };
+            let (header, payload) = rest.split_at_checked(len).ok_or(DropReason::Truncated)?;
+            self.proto = next_header;
             self.l4 += len as u16;
-            if self.fragment == Fragment::Later {
+            rest = payload;
+            if is_fragment {
+                fragmented = true;
+                let header =
+                    ipv6::Fragment::ref_from_bytes(header).map_err(|_| DropReason::Truncated)?;
+                self.fragment(header.offset(), header.more(), payload.len())?;
+            }
+            // A later fragment names the next header too, but what follows is payload.
+            if self.fragment == Fragment::Later || !is_extension(next_header) {
                 return Ok(rest);
             }
         }
-        if is_extension(self.proto) { Err(DropReason::Malformed) } else { Ok(rest) }
+        Err(DropReason::Malformed)
+    }
+
+    /// Takes note of a fragment of `len` bytes at `offset`, in either family.
+    fn fragment(&mut self, offset: usize, more: bool, len: usize) -> Result<(), DropReason> {
+        // All but the last are multiples of eight (RFC 791 3.2, RFC 8200 4.5), and the datagram must
+        // not grow beyond what a length field can say: the "ping of death".
+        if (more && !len.is_multiple_of(8)) || offset + len > limits::IP_PACKET_MAX {
+            return Err(DropReason::Malformed);
+        }
+        if offset > 0 && self.proto == ipv6::TCP && offset < tcp::HEADER_LEN {
+            // It would replace ports or flags that the first fragment was judged by (RFC 3128).
+            return Err(DropReason::FragmentOverlap);
+        }
+        self.fragment = match (offset, more) {
+            (0, false) => Fragment::Whole,
+            (0, true) => Fragment::First,
+            _ => Fragment::Later,
+        };
+        Ok(())
     }
 
     #[inline]
@@ -216,7 +249,8 @@ impl Parsed {
             ipv6::UDP => {
                 let (udp, _) = Udp::ref_from_prefix(payload).map_err(|_| DropReason::Truncated)?;
                 let len = usize::from(udp.len.get());
-                if self.fragment == Fragment::Whole && (len < 8 || len > payload.len()) {
+                let too_long = self.fragment == Fragment::Whole && len > payload.len();
+                if len < udp::HEADER_LEN || too_long {
                     return Err(DropReason::Malformed);
                 }
                 self.src_port = udp.src_port.get();

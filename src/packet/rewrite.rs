@@ -3,15 +3,14 @@
 //! **Checksums.** A complete transport checksum is updated by the change of addresses and ports (RFC
 //! 1624). An unfinished one (`CHECKSUM_PARTIAL`) holds the pseudo-header's sum without complement:
 //! only the change of addresses is added, since ports are summed later by whoever finishes it. ICMPv4
-//! has no pseudo-header: addresses do not count. SCTP's CRC32c covers no address and must be computed
-//! anew when a port changes.
+//! has no pseudo-header: addresses do not count. SCTP's CRC32c covers no address, but the ports.
 
 use zerocopy::FromBytes;
 
 use super::{Csum, FlowKey, Fragment, FrameMut, L3, Parsed};
 use crate::wire::checksum;
 use crate::wire::ethernet::Ethernet;
-use crate::wire::icmp::Icmp;
+use crate::wire::icmp::{self, Icmp};
 use crate::wire::ipv4::{self, Ipv4};
 use crate::wire::ipv6::{self, Ipv6};
 use crate::wire::mac::Mac;
@@ -117,42 +116,51 @@ fn translate_l4(bytes: &mut [u8], parsed: &Parsed, csum: Csum, to: &FlowKey, del
                 udp.checksum = if sum == 0 && !partial { 0xffff } else { sum }.into();
             }
         }
-        ipv6::ICMP => {
-            let Ok((icmp, _)) = Icmp::mut_from_prefix(payload) else { return };
-            let id = query_id(to);
-            let change = checksum::delta(icmp.id.get(), id);
-            icmp.checksum = checksum::update(icmp.checksum.get(), change).into();
-            icmp.id = id.into();
+        ipv6::ICMP if parsed.l3 == L3::V4 => {
+            translate_icmp(payload, parsed.l3, to, partial, 0);
         }
-        ipv6::ICMPV6 => {
-            let Ok((icmp, _)) = Icmp::mut_from_prefix(payload) else { return };
-            let id = query_id(to);
-            let change = NatDelta { ports: checksum::delta(icmp.id.get(), id), ..delta };
-            icmp.checksum = changed(icmp.checksum.get(), partial, change).into();
-            icmp.id = id.into();
+        ipv6::ICMPV6 if parsed.l3 == L3::V6 => {
+            translate_icmp(payload, parsed.l3, to, partial, delta.addrs);
         }
-        ipv6::SCTP => translate_sctp(payload, parsed.l4_len(), to),
+        ipv6::SCTP => translate_sctp(payload, parsed, to),
+        // Tracked by addresses only, but their checksums cover them.
+        ipv6::DCCP | ipv6::UDP_LITE => {
+            let Ok((header, _)) = Udp::mut_from_prefix(payload) else { return };
+            let sum = changed(header.checksum.get(), partial, NatDelta { ports: 0, ..delta });
+            header.checksum = if sum == 0 && !partial { 0xffff } else { sum }.into();
+        }
         _ => {}
     }
 }
 
-/// The identifier an ICMP query leaves with: in a request it is the source port, in a reply the other.
-fn query_id(to: &FlowKey) -> u16 {
-    if to.src_port == 0 { to.dst_port } else { to.src_port }
+/// Queries have an identifier to translate; of other messages only the checksum changes, in IPv6,
+/// where it covers the addresses.
+fn translate_icmp(payload: &mut [u8], l3: L3, to: &FlowKey, partial: bool, addrs: u16) {
+    let Ok((icmp, _)) = Icmp::mut_from_prefix(payload) else { return };
+    let old = icmp.id;
+    match (l3, icmp.kind) {
+        (L3::V4, icmp::v4::ECHO_REQUEST | icmp::v4::TIMESTAMP_REQUEST)
+        | (L3::V6, icmp::v6::ECHO_REQUEST) => icmp.id = to.src_port.into(),
+        (L3::V4, icmp::v4::ECHO_REPLY | icmp::v4::TIMESTAMP_REPLY)
+        | (L3::V6, icmp::v6::ECHO_REPLY) => icmp.id = to.dst_port.into(),
+        _ => {}
+    }
+    let delta = NatDelta { addrs, ports: checksum::delta(old.get(), icmp.id.get()) };
+    icmp.checksum = changed(icmp.checksum.get(), partial, delta).into();
 }
 
-fn translate_sctp(payload: &mut [u8], len: usize, to: &FlowKey) {
-    let Some(payload) = payload.get_mut(..len) else { return };
+/// The CRC32c of a first fragment covers bytes that are not here, and how many is not known either: it
+/// stays, and the receiver drops the datagram. SCTP finds the path's MTU itself, so this is theory.
+fn translate_sctp(payload: &mut [u8], parsed: &Parsed, to: &FlowKey) {
     let Ok((header, _)) = Sctp::mut_from_prefix(payload) else { return };
-    if header.src_port == to.src_port && header.dst_port == to.dst_port {
+    let old = [header.src_port, header.dst_port];
+    let new = [to.src_port.into(), to.dst_port.into()];
+    if old == new {
         return;
     }
-    header.src_port = to.src_port.into();
-    header.dst_port = to.dst_port.into();
-    header.checksum = [0; 4];
-    let crc = sctp::crc32c(payload);
-    if let Ok((header, _)) = Sctp::mut_from_prefix(payload) {
-        header.checksum = crc.to_le_bytes();
+    [header.src_port, header.dst_port] = new;
+    if parsed.fragment == Fragment::Whole {
+        header.checksum = sctp::update(header.checksum, old, new, parsed.l4_len());
     }
 }
 
@@ -173,13 +181,16 @@ fn route(bytes: &mut [u8], parsed: &Parsed, dst: Mac, src: Mac) {
     match parsed.l3 {
         L3::V4 => {
             let Ok((ip, _)) = Ipv4::mut_from_prefix(packet) else { return };
-            ip.ttl = ip.ttl.wrapping_sub(1);
+            if ip.ttl == 0 {
+                return; // Never forwarded: the caller answers with "time exceeded".
+            }
+            ip.ttl -= 1;
             // TTL is the high byte of its word: one less is 0x0100 less.
             ip.checksum = checksum::update(ip.checksum.get(), !0x0100).into();
         }
         L3::V6 => {
             let Ok((ip, _)) = Ipv6::mut_from_prefix(packet) else { return };
-            ip.hop_limit = ip.hop_limit.wrapping_sub(1);
+            ip.hop_limit = ip.hop_limit.saturating_sub(1);
         }
         L3::Arp | L3::Other(_) => {}
     }

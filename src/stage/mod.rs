@@ -1,2 +1,8 @@
 //! Layer 3: what can happen to a frame, one folder each. Pure; siblings never import one another:
 //! `datapath` joins them and hands each the answers it needs.
+
+pub mod bridge;
+pub mod flow;
+pub mod respond;
+pub mod route;
+pub mod service;

@@ -52,6 +52,11 @@ impl Addr {
         Self { hi: (bits >> 64) as u64, lo: bits as u64 }
     }
 
+    /// An IPv6 address of a /64 prefix and an interface identifier.
+    pub const fn from_prefix_and_id(prefix: u64, id: u64) -> Self {
+        Self { hi: prefix, lo: id }
+    }
+
     /// The two words, high first.
     #[inline]
     pub const fn words(self) -> [u64; 2] {

@@ -6,6 +6,8 @@ use super::Be16;
 
 /// Length of the header, the four bytes that depend on the type included.
 pub const HEADER_LEN: usize = 8;
+/// Offset of the checksum in the header.
+pub const CHECKSUM_OFFSET: u16 = 2;
 
 /// The header, 8 bytes. `rest` means identifier and sequence in an echo, the MTU in "too big".
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]

@@ -90,6 +90,11 @@ impl Ipv4 {
         self.flags_offset.get() & (MF | OFFSET_MASK) != 0
     }
 
+    /// Whether more fragments follow.
+    pub fn more_fragments(&self) -> bool {
+        self.flags_offset.get() & MF != 0
+    }
+
     /// Offset of this fragment's payload in bytes.
     pub fn fragment_offset(&self) -> usize {
         usize::from(self.flags_offset.get() & OFFSET_MASK) * 8

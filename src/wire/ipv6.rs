@@ -13,6 +13,8 @@ pub const ICMP: u8 = 1;
 pub const TCP: u8 = 6;
 /// UDP.
 pub const UDP: u8 = 17;
+/// DCCP (RFC 4340).
+pub const DCCP: u8 = 33;
 /// Routing header.
 pub const ROUTING: u8 = 43;
 /// Fragment header.
@@ -25,6 +27,8 @@ pub const NO_NEXT: u8 = 59;
 pub const DEST_OPTIONS: u8 = 60;
 /// SCTP.
 pub const SCTP: u8 = 132;
+/// UDP-Lite (RFC 3828).
+pub const UDP_LITE: u8 = 136;
 
 /// Length of the fixed header.
 pub const HEADER_LEN: usize = 40;

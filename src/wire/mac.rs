@@ -65,6 +65,12 @@ impl Mac {
         u64::from_be_bytes([0, 0, a, b, c, d, e, f])
     }
 
+    /// The interface identifier made of this address (RFC 4291 appendix A, modified EUI-64).
+    pub fn eui64(self) -> u64 {
+        let [a, b, c, d, e, f] = self.0;
+        u64::from_be_bytes([a ^ 2, b, c, 0xff, 0xfe, d, e, f])
+    }
+
     /// The multicast address an IPv6 group maps to (RFC 2464 section 7).
     pub fn from_ipv6_group(group: std::net::Ipv6Addr) -> Self {
         let o = group.octets();
@@ -93,7 +99,9 @@ impl FromStr for Mac {
         let mut bytes = [0; 6];
         let mut parts = text.split([':', '-']);
         for byte in &mut bytes {
-            let part = parts.next().filter(|p| p.len() == 2).ok_or_else(bad)?;
+            // `from_str_radix` would take a sign.
+            let is_byte = |p: &&str| p.len() == 2 && p.bytes().all(|b| b.is_ascii_hexdigit());
+            let part = parts.next().filter(is_byte).ok_or_else(bad)?;
             *byte = u8::from_str_radix(part, 16).map_err(|_| bad())?;
         }
         if parts.next().is_some() { Err(bad()) } else { Ok(Self(bytes)) }
@@ -126,7 +134,14 @@ mod tests {
     fn text_round_trips_and_rubbish_is_refused() {
         let mac: Mac = "02:42:AC:11:00:0a".parse().unwrap();
         assert_eq!(mac.to_string().parse::<Mac>().unwrap(), mac);
-        for bad in ["", "02:42", "02:42:ac:11:00:0a:01", "0242ac11000a", "zz:42:ac:11:00:0a"] {
+        for bad in [
+            "",
+            "02:42",
+            "02:42:ac:11:00:0a:01",
+            "0242ac11000a",
+            "zz:42:ac:11:00:0a",
+            "+2:42:ac:11:00:0a",
+        ] {
             assert!(bad.parse::<Mac>().is_err(), "{bad}");
         }
     }

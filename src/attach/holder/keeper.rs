@@ -41,15 +41,15 @@ pub fn run_holder(listener: &Listener, idle: Span) -> io::Result<()> {
     let mut idle_ticks = 0;
     loop {
         let (caller, message) = keeper.wait(listener)?;
-        if caller {
+        // The client first: if it is dead, the caller may be its successor.
+        if message {
+            if matches!(keeper.serve(), Next::End) {
+                return Ok(());
+            }
+        } else if caller {
             keeper.accept(listener);
-        }
-        if message && matches!(keeper.serve(), Next::End) {
-            return Ok(());
-        }
-        if keeper.client.is_some() {
             idle_ticks = 0;
-        } else if !caller && !message {
+        } else {
             idle_ticks += 1;
             keeper.forget_dead_taps();
             if keeper.entries.is_empty() && idle_ticks >= idle.as_millis() / 1000 {
@@ -119,7 +119,7 @@ impl Keeper {
             let message = format!("it holds {HOLDER_ENTRIES_MAX} entries already");
             return Reply::Failed { message };
         }
-        let is_tap = fds.iter().any(|fd| Tap::is_tun_descriptor(fd));
+        let is_tap = fds.iter().any(Tap::is_tun_descriptor);
         self.entries.insert(key, Held { meta, fds, is_tap });
         Reply::Done
     }

@@ -50,7 +50,7 @@ impl Pool {
 
 /// Whether a claim says "everything" rather than "this range": a default route, or the pair of /1
 /// that VPN clients put over it. Were they claims, a host with a VPN could have no network at all.
-fn is_catch_all(claim: &Claim) -> bool {
+pub fn is_catch_all(claim: &Claim) -> bool {
     claim.net.prefix_len() < 8
 }
 

@@ -92,3 +92,11 @@ pub struct PublishRequest {
     /// In Docker's form, each: `8080:80/tcp`.
     pub publish: Vec<PublishSpec>,
 }
+
+impl std::fmt::Display for PublicationInfo {
+    /// In Docker's form, as [`PublishSpec`] reads it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (host_addr, ports, proto) = (self.host_addr, self.ports, self.proto);
+        PublishSpec { host_addr, host_ports: Some(self.host_ports), ports, proto }.fmt(f)
+    }
+}

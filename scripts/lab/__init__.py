@@ -1,0 +1,1 @@
+"""Parts of scripts/compare-peers: namespaces, switches, measurements, the report."""

@@ -1,0 +1,139 @@
+//! From what is wanted to what workers read: records become the objects of `config`.
+
+use std::sync::Arc;
+
+use super::state::{EndpointState, NetworkState, State, UplinkState};
+use super::store::record::{NetworkRecord, PublicationRecord};
+use crate::base::ids::UplinkId;
+use crate::config::{Delta, Network, Port, PortKind, Subnet, Uplink, UplinkKind};
+use crate::control::model;
+use crate::stage::service::publish::Publication;
+use crate::wire::addr::Addr;
+
+/// Outside ports that masquerade may take if the uplink names none: all but the well-known.
+const NAT_PORTS: (u16, u16) = (1024, 65_535);
+/// Name of the uplink that networks take if they name none.
+pub(super) const DEFAULT: &str = "default";
+/// What takes an uplink away.
+pub(super) const NO_UPLINK: &str = "none";
+
+/// The uplink a network leaves by, if it has one that works.
+pub(super) fn uplink_of(state: &State, network: &NetworkRecord) -> Option<UplinkId> {
+    if network.internal {
+        return None;
+    }
+    let uplink = match network.uplink.as_deref() {
+        Some(NO_UPLINK) => return None,
+        Some(name) => state.uplink(name),
+        None => state.uplink(DEFAULT),
+    }?;
+    uplink.failure.is_none().then_some(uplink.record.id)
+}
+
+pub(super) fn network(state: &State, network: &NetworkState) -> Delta {
+    let record = &network.record;
+    let subnet = |(net, gateway): &(ipnet::IpNet, std::net::IpAddr)| Subnet {
+        prefix: net.network().into(),
+        len: net.prefix_len(),
+        gateway: (*gateway).into(),
+    };
+    Delta::Network(Arc::new(Network {
+        id: record.id,
+        name: record.name.as_str().into(),
+        subnets: record.subnets.iter().map(subnet).collect(),
+        gateway_mac: record.gateway_mac,
+        mtu: record.mtu,
+        isolated: record.isolated,
+        internal: record.internal,
+        uplink: uplink_of(state, record),
+        host_port: record.host.as_ref().map(|h| h.port),
+    }))
+}
+
+pub(super) fn host_port(network: &NetworkRecord, uso: bool) -> Option<Delta> {
+    let host = network.host.as_ref()?;
+    Some(Delta::Port(Arc::new(Port {
+        id: host.port,
+        name: host.ifname.as_str().into(),
+        kind: PortKind::Host,
+        domain: network.id.into(),
+        mac: network.gateway_mac,
+        addrs: network.subnets.iter().map(|(_, gateway)| (*gateway).into()).collect(),
+        guard: false,
+        isolated: false,
+        mtu: network.mtu,
+        uso,
+    })))
+}
+
+pub(super) fn endpoint(network: &NetworkRecord, endpoint: &EndpointState) -> Delta {
+    let record = &endpoint.record;
+    Delta::Port(Arc::new(Port {
+        id: record.port,
+        name: record.name.as_str().into(),
+        kind: PortKind::Endpoint,
+        domain: record.network.into(),
+        mac: record.mac,
+        addrs: record.addrs.iter().copied().map(Addr::from).collect(),
+        guard: network.guard,
+        isolated: !network.icc,
+        mtu: network.mtu,
+        uso: endpoint.uso,
+    }))
+}
+
+/// The uplink and its port. Workers need the port first known by the uplink, then plugged in.
+pub(super) fn uplink(uplink: &UplinkState) -> [Delta; 2] {
+    let record = &uplink.record;
+    let (kind, port_kind) = match record.spec.kind {
+        model::UplinkKind::Sockets => (UplinkKind::Sockets, PortKind::SocketUplink),
+        model::UplinkKind::Packet(_) => (UplinkKind::Packet, PortKind::PacketUplink),
+    };
+    let addrs = uplink.addrs();
+    let mtu = uplink.mtu();
+    let (first, last) = match &record.spec.kind {
+        model::UplinkKind::Packet(p) => p.ports.map_or(NAT_PORTS, |r| (r.first(), r.last())),
+        model::UplinkKind::Sockets => NAT_PORTS,
+    };
+    let object = Uplink {
+        id: record.id,
+        name: record.spec.name.as_str().into(),
+        kind,
+        port: record.port,
+        addrs: addrs.iter().map(|(a, len)| (Addr::from(*a), *len)).collect(),
+        routers: uplink.routers().into_iter().map(Addr::from).collect(),
+        nat_ports: first..=last,
+        mtu,
+    };
+    let port = Port {
+        id: record.port,
+        name: record.spec.name.as_str().into(),
+        kind: port_kind,
+        domain: record.id.into(),
+        mac: record.mac,
+        addrs: addrs.iter().map(|(a, _)| Addr::from(*a)).collect(),
+        guard: false,
+        isolated: false,
+        mtu,
+        uso: uplink.uso,
+    };
+    [Delta::Uplink(Arc::new(object)), Delta::Port(Arc::new(port))]
+}
+
+pub(super) fn publication(state: &State, record: &PublicationRecord) -> Option<Delta> {
+    let endpoint = state.endpoints.get(&record.endpoint)?;
+    // An address of one family can only be answered in that family.
+    let wanted = |v6: bool| record.host_addr.is_none_or(|a| a.is_ipv6() == v6);
+    let target = |v6: bool| endpoint.addr(v6).filter(|_| wanted(v6)).map(Addr::from);
+    Some(Delta::Publish(Publication {
+        id: record.id,
+        proto: record.proto.number(),
+        host_addr: record.host_addr.map(Addr::from),
+        host_ports: record.host_ports.first()..=record.host_ports.last(),
+        target_v4: target(false),
+        target_v6: target(true),
+        target_port: record.ports.first(),
+        domain: endpoint.record.network.into(),
+        endpoint: endpoint.record.port,
+    }))
+}

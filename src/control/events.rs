@@ -1,0 +1,85 @@
+//! What happened: a bounded ring for those who ask later, and callbacks for those who listen.
+
+use std::collections::VecDeque;
+use std::fmt;
+
+use super::model::{EventInfo, EventKind};
+use crate::base::limits::EVENTS_KEPT;
+
+/// A listener. It must not block; it is forgotten when it says `false`.
+pub type Listener = Box<dyn FnMut(&EventInfo) -> bool + Send>;
+
+/// The last events and who listens.
+#[derive(Default)]
+pub(super) struct Events {
+    kept: VecDeque<EventInfo>,
+    next: u64,
+    listeners: Vec<Listener>,
+}
+
+impl Events {
+    /// Something happened to a network (or uplink), an endpoint, or neither.
+    pub(super) fn record(
+        &mut self,
+        time_ms: u64,
+        kind: EventKind,
+        network: Option<&str>,
+        endpoint: Option<&str>,
+        text: String,
+    ) {
+        let (network, endpoint) = (network.map(str::to_owned), endpoint.map(str::to_owned));
+        let event = EventInfo { seq: self.next, time_ms, kind, network, endpoint, text };
+        self.next += 1;
+        self.listeners.retain_mut(|listener| listener(&event));
+        if self.kept.len() == EVENTS_KEPT {
+            self.kept.pop_front();
+        }
+        self.kept.push_back(event);
+    }
+
+    /// Kept events from number `from` on.
+    pub(super) fn since(&self, from: u64) -> Vec<EventInfo> {
+        self.kept.iter().filter(|e| e.seq >= from).cloned().collect()
+    }
+
+    pub(super) fn listen(&mut self, listener: Listener) {
+        self.listeners.push(listener);
+    }
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Events").field("next", &self.next).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn old_events_make_room_and_a_gap_shows() {
+        let mut events = Events::default();
+        for n in 0..EVENTS_KEPT + 3 {
+            events.record(n as u64, EventKind::NetworkCreated, None, None, String::new());
+        }
+        let all = events.since(0);
+        assert_eq!((all.len(), all[0].seq), (EVENTS_KEPT, 3));
+        assert_eq!(events.since(EVENTS_KEPT as u64 + 2).len(), 1);
+    }
+
+    #[test]
+    fn a_listener_hears_everything_until_it_goes() {
+        let mut events = Events::default();
+        let (sender, receiver) = mpsc::channel();
+        events.listen(Box::new(move |event| sender.send(event.seq).is_ok()));
+        let mut record = || events.record(0, EventKind::DaemonStarted, None, None, String::new());
+        record();
+        assert_eq!(receiver.recv(), Ok(0));
+        drop(receiver);
+        record();
+        assert!(events.listeners.is_empty());
+    }
+}

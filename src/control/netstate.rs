@@ -1,0 +1,158 @@
+//! The real host: its routes, addresses and interfaces by rtnetlink, in the daemon's own network
+//! namespace. Read anew whenever a decision needs it, not followed: an idle daemon stays asleep.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::ipam::Claim;
+use super::outside::{Host, HostError, HostInterface, OpenedPacket};
+use crate::io::netlink::{AddressOptions, Netlink, NetlinkError};
+use crate::io::packet::{PacketError, PacketSocket};
+use crate::io::sysctl;
+use crate::io::tap::{Tap, TapError};
+use crate::wire::mac::Mac;
+
+/// Frames that wait in the ring of the host's own interface.
+const TXQUEUELEN: u32 = 2_000;
+
+/// The host that the daemon runs on.
+#[derive(Clone, Copy, Debug)]
+pub struct SystemHost {
+    /// Queues of an interface of the host's own.
+    pub queues: usize,
+}
+
+impl Host for SystemHost {
+    fn routes(&self) -> Result<Vec<Claim>, HostError> {
+        let mut netlink = Netlink::open()?;
+        let names: BTreeMap<u32, String> =
+            netlink.links()?.into_iter().map(|link| (link.index, link.name)).collect();
+        let claim = |route: crate::io::netlink::Route| {
+            let name = route.index.and_then(|index| names.get(&index));
+            let holder = match name {
+                Some(name) => format!("a route of the host, via {name}"),
+                None => "a route of the host".to_owned(),
+            };
+            Claim { net: route.destination, holder }
+        };
+        Ok(netlink.routes()?.into_iter().map(claim).collect())
+    }
+
+    fn addresses(&self) -> Result<Vec<IpAddr>, HostError> {
+        let all = Netlink::open()?.addresses()?.into_iter();
+        let usable = all.filter(|a| !a.link_local && !a.net.addr().is_loopback());
+        let mut addrs: Vec<IpAddr> = usable.map(|a| a.net.addr()).collect();
+        addrs.sort_unstable();
+        addrs.dedup();
+        Ok(addrs)
+    }
+
+    fn name_servers(&self) -> Vec<IpAddr> {
+        let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        name_servers(&text)
+    }
+
+    fn open_packet(&self, interface: &str, mac: Mac) -> Result<OpenedPacket, HostError> {
+        let link = Netlink::open()?.link(interface)?;
+        if !link.up {
+            return Err(HostError::Failed(format!(
+                "the interface `{interface}` is down: set it up first (`ip link set {interface} up`)"
+            )));
+        }
+        let socket = PacketSocket::open(interface, mac)?;
+        let mtu = u16::try_from(link.mtu).unwrap_or(u16::MAX);
+        Ok(OpenedPacket { sockets: vec![socket], mtu, uso: false })
+    }
+
+    fn make_interface(&self, wanted: &HostInterface) -> Result<Vec<Tap>, HostError> {
+        let taps = Tap::open(&wanted.name, self.queues)?;
+        // Whatever fails from here on, dropping the TAP removes the interface.
+        let mut netlink = Netlink::open()?;
+        let index = netlink.link(&wanted.name)?.index;
+        netlink.set_mac(index, wanted.mac)?;
+        netlink.set_mtu(index, wanted.mtu.into())?;
+        netlink.set_txqueuelen(index, TXQUEUELEN)?;
+        if wanted.addresses.iter().any(|a| a.addr().is_ipv6()) {
+            // Without IPv6 in the kernel the address below says so.
+            let _ = sysctl::disable_ipv6(&wanted.name, false);
+        }
+        // The switch answers for the same addresses: the kernel's probes would find them taken.
+        if let Err(error) = sysctl::quiet_ipv6(&wanted.name) {
+            tracing::debug!("{error}");
+        }
+        for address in &wanted.addresses {
+            netlink.add_address(index, *address, AddressOptions::default())?;
+        }
+        netlink.set_up(index)?;
+        Ok(taps)
+    }
+
+    fn interfaces(&self) -> Result<Vec<String>, HostError> {
+        Ok(Netlink::open()?.links()?.into_iter().map(|link| link.name).collect())
+    }
+}
+
+/// Name servers of a `resolv.conf` that a container could reach: none on the host's loopback.
+fn name_servers(text: &str) -> Vec<IpAddr> {
+    let lines = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
+    let addrs = lines.filter_map(|rest| rest.trim().parse::<IpAddr>().ok());
+    addrs.filter(|a| !a.is_loopback() && !a.is_unspecified()).collect()
+}
+
+impl From<NetlinkError> for HostError {
+    fn from(error: NetlinkError) -> Self {
+        match error.errno() {
+            Some(libc::EPERM | libc::EACCES) => Self::Denied(error.to_string()),
+            _ => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+impl From<TapError> for HostError {
+    fn from(error: TapError) -> Self {
+        match error {
+            TapError::NotPermitted(_) | TapError::DeviceClosed(_) => {
+                Self::Denied(error.to_string())
+            }
+            other => Self::Failed(other.to_string()),
+        }
+    }
+}
+
+impl From<PacketError> for HostError {
+    fn from(error: PacketError) -> Self {
+        match error {
+            PacketError::NotPermitted => Self::Denied(error.to_string()),
+            PacketError::Interface(error) => error.into(),
+            other => Self::Failed(other.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_name_servers_that_a_container_could_reach_are_passed_on() {
+        let text = "search x\nnameserver 127.0.0.53\nnameserver\t9.9.9.9\n#nameserver 1.1.1.1\n\
+                    nameserver 2620:fe::fe\nnameserver fe80::1%eth0\nnameserver ::1\n";
+        let wanted: Vec<IpAddr> = vec!["9.9.9.9".parse().unwrap(), "2620:fe::fe".parse().unwrap()];
+        assert_eq!(name_servers(text), wanted);
+    }
+
+    #[test]
+    fn the_host_s_addresses_are_none_of_loopback() {
+        let host = SystemHost { queues: 1 };
+        assert!(host.addresses().unwrap().iter().all(|a| !a.is_loopback()));
+        assert!(host.interfaces().unwrap().contains(&"lo".to_owned()));
+        host.routes().unwrap();
+    }
+
+    #[test]
+    fn an_interface_that_does_not_exist_is_named() {
+        let host = SystemHost { queues: 1 };
+        let error = host.open_packet("nosuch0", Mac::ZERO).unwrap_err().to_string();
+        assert!(error.contains("`nosuch0`"), "{error}");
+    }
+}

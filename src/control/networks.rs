@@ -1,0 +1,444 @@
+//! Networks: made, changed, removed, shown.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::compile::{self, NO_UPLINK};
+use super::error::ControlError;
+use super::ipam::range::AddressRange;
+use super::ipam::{Claim, IpamError, mac_for, overlaps, pools};
+use super::model::{EventKind, NetworkInfo, NetworkSpec, NetworkUpdate, SubnetInfo};
+use super::outside::HostInterface;
+use super::store::record::{HostRecord, NetworkRecord, Record};
+use super::{Control, names, random};
+use crate::base::ids::{NetworkId, PortId};
+use crate::base::limits::NETWORKS_MAX;
+use crate::config::Delta;
+use crate::io::tap::Tap;
+use crate::wire::mac::Mac;
+use crate::worker::command::Command;
+
+/// The MTU of networks that name none.
+const MTU: u16 = 1500;
+/// IPv6 wants 1280 (RFC 8200 section 5), IPv4 hosts must take 576 (RFC 791).
+const MTU_MIN: u16 = 576;
+const MTU_MIN_V6: u16 = 1280;
+
+impl Control {
+    /// Makes a network.
+    pub fn create_network(&mut self, spec: &NetworkSpec) -> Result<NetworkInfo, ControlError> {
+        names::check_network(&spec.name)?;
+        if self.state.network(&spec.name).is_some() {
+            let (kind, name, holder) = ("network", spec.name.clone(), String::new());
+            return Err(ControlError::Exists { kind, name, holder });
+        }
+        if let Some(uplink) = &spec.uplink {
+            self.check_uplink_name(uplink)?;
+        }
+        not_yet(spec)?;
+        let subnets = self.choose_subnets(spec)?;
+        let mtu = self.choose_mtu(spec, &subnets)?;
+        let gateways: Vec<IpAddr> = subnets.iter().map(|(_, g)| *g).collect();
+        let id = self.state.network_ids.take().map(NetworkId);
+        let id = id.ok_or(ControlError::Exhausted { what: "networks", limit: NETWORKS_MAX })?;
+        let mut record = NetworkRecord {
+            id,
+            name: spec.name.clone(),
+            subnets,
+            gateway_mac: mac_for(&gateways).unwrap_or(Mac::ZERO),
+            internal: spec.internal,
+            isolated: spec.isolated,
+            icc: spec.icc,
+            guard: spec.guard,
+            host: None,
+            uplink: spec.uplink.clone(),
+            mtu,
+            created_ms: self.now(),
+        };
+        match self.install_network(&mut record, spec.host) {
+            Ok(()) => Ok(self.network(&record.name)?),
+            Err(error) => {
+                self.state.network_ids.give_back(id.0);
+                Err(error)
+            }
+        }
+    }
+
+    fn install_network(
+        &mut self,
+        record: &mut NetworkRecord,
+        host: bool,
+    ) -> Result<(), ControlError> {
+        let taps = if host { self.make_host_port(record)? } else { Vec::new() };
+        if let Err(error) = self.write(&[record.put()]) {
+            self.drop_host_port(record);
+            return Err(error);
+        }
+        self.state.insert_network(record.clone())?;
+        self.send_network(record.id);
+        self.serve_host_port(record, taps);
+        let text = format!("network {} with {}", record.name, ranges_in_words(&record.subnets));
+        self.event(EventKind::NetworkCreated, Some(&record.name), None, text);
+        Ok(())
+    }
+
+    /// Changes a network.
+    pub fn update_network(
+        &mut self,
+        name: &str,
+        update: &NetworkUpdate,
+    ) -> Result<NetworkInfo, ControlError> {
+        if let Some(uplink) = &update.uplink {
+            self.check_uplink_name(uplink)?;
+        }
+        let network = self.state.network(name);
+        let old = network.ok_or_else(|| ControlError::not_found("network", name))?.record.clone();
+        let mut new = old.clone();
+        new.internal = update.internal.unwrap_or(old.internal);
+        new.isolated = update.isolated.unwrap_or(old.isolated);
+        new.icc = update.icc.unwrap_or(old.icc);
+        new.guard = update.guard.unwrap_or(old.guard);
+        new.uplink = update.uplink.clone().or(old.uplink.clone());
+        if new.internal && !old.internal {
+            self.check_nothing_published(&old)?;
+        }
+        let joins = update.host == Some(true) && old.host.is_none();
+        let taps = if joins { self.make_host_port(&mut new)? } else { Vec::new() };
+        if update.host == Some(false) {
+            new.host = None;
+        }
+        if let Err(error) = self.write(&[new.put()]) {
+            if joins {
+                self.drop_host_port(&new);
+            }
+            return Err(error);
+        }
+        if new.host.is_none() && old.host.is_some() {
+            self.drop_host_port(&old);
+        }
+        if let Some(network) = self.state.networks.get_mut(&old.id) {
+            network.record = new.clone();
+        }
+        self.send_network(new.id);
+        if joins {
+            self.serve_host_port(&new, taps);
+        }
+        self.event(EventKind::NetworkUpdated, Some(name), None, format!("network {name} changed"));
+        self.network(name)
+    }
+
+    /// Removes a network; with `force` also what is on it.
+    pub fn remove_network(&mut self, name: &str, force: bool) -> Result<(), ControlError> {
+        let network = self.state.network(name);
+        let id = network.ok_or_else(|| ControlError::not_found("network", name))?.record.id;
+        let members: Vec<String> = self.state.members(id).map(|e| e.record.id.clone()).collect();
+        if !members.is_empty() && !force {
+            let names = self.state.members(id).map(|e| e.record.name.as_str());
+            return Err(ControlError::InUse {
+                kind: "network",
+                name: name.to_owned(),
+                users: in_words(names),
+                hint: "detach these first, or remove it with --force",
+            });
+        }
+        for endpoint in members {
+            self.remove_endpoint(
+                &endpoint,
+                EventKind::EndpointDetached,
+                "its network was removed",
+            )?;
+        }
+        let Some(network) = self.state.networks.get(&id) else { return Ok(()) };
+        let record = network.record.clone();
+        self.write(&[record.remove()])?;
+        self.drop_host_port(&record);
+        self.state.remove_network(id);
+        self.send_deltas(vec![Delta::RemoveNetwork(id)]);
+        self.event(EventKind::NetworkRemoved, Some(name), None, format!("network {name} removed"));
+        Ok(())
+    }
+
+    /// All networks, by their numbers.
+    pub fn networks(&self) -> Vec<NetworkInfo> {
+        self.state.networks.keys().filter_map(|id| self.network_info(*id)).collect()
+    }
+
+    /// One network.
+    pub fn network(&self, name: &str) -> Result<NetworkInfo, ControlError> {
+        let network = self.state.network(name);
+        network
+            .and_then(|n| self.network_info(n.record.id))
+            .ok_or_else(|| ControlError::not_found("network", name))
+    }
+
+    fn network_info(&self, id: NetworkId) -> Option<NetworkInfo> {
+        let network = self.state.networks.get(&id)?;
+        let record = &network.record;
+        let subnet = |r: &AddressRange| SubnetInfo {
+            subnet: r.subnet(),
+            gateway: r.gateway(),
+            used: r.used(),
+        };
+        let mut endpoints: Vec<_> = self.state.members(id).map(|e| e.record.name.clone()).collect();
+        endpoints.sort();
+        let uplink =
+            compile::uplink_of(&self.state, record).and_then(|u| self.state.uplinks.get(&u));
+        Some(NetworkInfo {
+            id,
+            name: record.name.clone(),
+            subnets: network.ranges.iter().map(subnet).collect(),
+            gateway_mac: record.gateway_mac,
+            internal: record.internal,
+            isolated: record.isolated,
+            icc: record.icc,
+            guard: record.guard,
+            host: record.host.is_some(),
+            host_interface: record.host.as_ref().map(|h| h.ifname.clone()),
+            uplink: uplink.map(|u| u.record.spec.name.clone()),
+            mtu: record.mtu,
+            span: false,
+            host_loopback: false,
+            endpoints,
+            created_ms: record.created_ms,
+        })
+    }
+
+    /// Sends a network and all ports on it, whose guard and isolation come from it.
+    pub(super) fn send_network(&self, id: NetworkId) {
+        let Some(network) = self.state.networks.get(&id) else { return };
+        let mut deltas = vec![compile::network(&self.state, network)];
+        deltas.extend(self.state.members(id).map(|e| compile::endpoint(&network.record, e)));
+        self.send_deltas(deltas);
+    }
+
+    fn check_uplink_name(&self, name: &str) -> Result<(), ControlError> {
+        if name == NO_UPLINK || name == compile::DEFAULT || self.state.uplink(name).is_some() {
+            return Ok(());
+        }
+        Err(ControlError::not_found("uplink", name))
+    }
+
+    fn check_nothing_published(&self, network: &NetworkRecord) -> Result<(), ControlError> {
+        let mut publishers =
+            self.state.members(network.id).filter(|e| !e.publications.is_empty()).peekable();
+        if publishers.peek().is_none() {
+            return Ok(());
+        }
+        Err(ControlError::InUse {
+            kind: "network",
+            name: network.name.clone(),
+            users: in_words(publishers.map(|e| e.record.name.as_str())),
+            hint: "nothing can be published on an internal network: unpublish these first",
+        })
+    }
+
+    fn choose_mtu(
+        &self,
+        spec: &NetworkSpec,
+        subnets: &[(IpNet, IpAddr)],
+    ) -> Result<u16, ControlError> {
+        let mtu = spec.mtu.or(self.settings.config.mtu).unwrap_or(MTU);
+        let v6 = subnets.iter().any(|(net, _)| net.addr().is_ipv6());
+        let least = if v6 { MTU_MIN_V6 } else { MTU_MIN };
+        if mtu >= least {
+            return Ok(mtu);
+        }
+        let family = if v6 { "IPv6" } else { "IPv4" };
+        Err(ControlError::invalid(
+            format!("an MTU of {mtu} is too small for {family}"),
+            format!("give at least {least}"),
+        ))
+    }
+
+    /// The subnets and gateways of a new network: those asked for, or one of each family.
+    fn choose_subnets(&self, spec: &NetworkSpec) -> Result<Vec<(IpNet, IpAddr)>, ControlError> {
+        let mut claims = self.claims();
+        if spec.host {
+            // The host gets a route to the subnet: it must not hide one that it has.
+            claims.extend(
+                self.outside.host.routes()?.into_iter().filter(|c| !pools::is_catch_all(c)),
+            );
+        }
+        let mut subnets = spec.subnets.clone();
+        for (n, subnet) in subnets.iter().enumerate() {
+            super::ipam::check_subnet(*subnet)?;
+            if subnets[..n].iter().any(|s| s.addr().is_ipv4() == subnet.addr().is_ipv4()) {
+                return Err(ControlError::invalid(
+                    "a network has at most one subnet of each family",
+                    "make a second network for the other one",
+                ));
+            }
+            if let Some(claim) = claims.iter().find(|c| overlaps(&c.net, subnet)) {
+                let (other, holder) = (claim.net, claim.holder.clone());
+                return Err(IpamError::Overlap { subnet: *subnet, other, holder }.into());
+            }
+        }
+        if subnets.is_empty() {
+            claims.extend(self.outside.host.routes()?);
+            let pools = self.settings.config.address_pools();
+            subnets.push(pools::first_free(&pools, false, &claims)?);
+            subnets.push(self.choose_v6(&pools, &claims)?);
+        }
+        pair_gateways(&subnets, &spec.gateways)
+    }
+
+    fn choose_v6(&self, pools: &[pools::Pool], claims: &[Claim]) -> Result<IpNet, ControlError> {
+        if pools.iter().any(|p| p.base.addr().is_ipv6()) {
+            return Ok(pools::first_free(pools, true, claims)?);
+        }
+        let seed: [u8; 5] = random::bytes()?;
+        Ok(pools::random_ula(claims, || random::bytes().unwrap_or(seed))?)
+    }
+
+    /// Ranges that networks and uplinks of this daemon have.
+    pub(super) fn claims(&self) -> Vec<Claim> {
+        let networks = self.state.networks.values().flat_map(|n| {
+            let holder = format!("network {}", n.record.name);
+            n.record.subnets.iter().map(move |(net, _)| Claim { net: *net, holder: holder.clone() })
+        });
+        let uplinks = self.state.uplinks.values().flat_map(|u| {
+            let holder = format!("uplink {}", u.record.spec.name);
+            u.nets().into_iter().map(move |net| Claim { net, holder: holder.clone() })
+        });
+        networks.chain(uplinks).collect()
+    }
+
+    /// Makes the host's interface on a network and notes it in the record.
+    pub(super) fn make_host_port(
+        &mut self,
+        record: &mut NetworkRecord,
+    ) -> Result<Vec<Tap>, ControlError> {
+        let taken = self.outside.host.interfaces()?;
+        let ours: Vec<_> =
+            self.state.networks.values().filter_map(|n| n.record.host.as_ref()).collect();
+        let free = |name: &String| !taken.contains(name) && ours.iter().all(|h| h.ifname != *name);
+        let ifname = (0..=u16::MAX).map(|n| format!("wharf{n}")).find(free).unwrap_or_default();
+        let taps = self.outside.host.make_interface(&host_interface(record, &ifname))?;
+        let port = self.take_port()?;
+        record.host = Some(HostRecord { port, ifname });
+        Ok(taps)
+    }
+
+    /// Plugs the host's interface in.
+    pub(super) fn serve_host_port(&mut self, record: &NetworkRecord, taps: Vec<Tap>) {
+        let Some(host) = &record.host else { return };
+        let uso = taps.first().is_some_and(|t| t.offload().uso);
+        self.send_deltas(compile::host_port(record, uso).into_iter().collect());
+        self.plug(&host_key(record), host.port, taps);
+        self.refresh_host_addresses();
+    }
+
+    fn drop_host_port(&mut self, record: &NetworkRecord) {
+        let Some(host) = &record.host else { return };
+        self.unplug(&host_key(record), host.port);
+        self.state.ports.give_back(host.port.0);
+    }
+
+    /// Hands the TAPs of a port to the workers, and duplicates to their keeper.
+    pub(super) fn plug(&mut self, key: &str, port: PortId, taps: Vec<Tap>) {
+        if let Err(error) = self.outside.keeper.keep(key, &taps) {
+            tracing::warn!("{key} will not survive a restart of the daemon: {error}");
+        }
+        for tap in taps {
+            self.outside.dataplane.send(Command::AddTap(port, tap));
+        }
+    }
+
+    /// Takes a port away from workers and keeper.
+    pub(super) fn unplug(&mut self, key: &str, port: PortId) {
+        self.send_deltas(vec![Delta::RemovePort(port)]);
+        self.outside.dataplane.send(Command::RemoveIo(port));
+        if let Err(error) = self.outside.keeper.forget(key) {
+            tracing::warn!("the holder still keeps {key}: {error}");
+        }
+    }
+
+    pub(super) fn take_port(&mut self) -> Result<PortId, ControlError> {
+        let limit = crate::base::limits::PORTS_MAX;
+        let port = self.state.ports.take().map(PortId);
+        port.ok_or(ControlError::Exhausted { what: "ports", limit })
+    }
+}
+
+/// The key under which the host's interface is kept.
+pub(super) fn host_key(record: &NetworkRecord) -> String {
+    format!("host:{}", record.id.0)
+}
+
+pub(super) fn host_interface(record: &NetworkRecord, name: &str) -> HostInterface {
+    let address = |(net, gateway): &(IpNet, IpAddr)| IpNet::new(*gateway, net.prefix_len()).ok();
+    HostInterface {
+        name: name.to_owned(),
+        mac: record.gateway_mac,
+        addresses: record.subnets.iter().filter_map(address).collect(),
+        mtu: record.mtu,
+    }
+}
+
+/// Each gateway belongs to one subnet; a subnet without one takes its first address.
+fn pair_gateways(
+    subnets: &[IpNet],
+    gateways: &[IpAddr],
+) -> Result<Vec<(IpNet, IpAddr)>, ControlError> {
+    for gateway in gateways {
+        if !subnets.iter().any(|s| s.contains(gateway)) {
+            let subnets = in_words(subnets.iter().map(IpNet::to_string));
+            return Err(IpamError::Outside { addr: *gateway, subnets }.into());
+        }
+    }
+    let mut pairs = Vec::with_capacity(subnets.len());
+    for subnet in subnets {
+        let mut mine = gateways.iter().filter(|g| subnet.contains(*g));
+        let gateway = mine.next().copied();
+        if mine.next().is_some() {
+            return Err(ControlError::invalid(
+                format!("{subnet} was given two gateways"),
+                "give one for each subnet",
+            ));
+        }
+        pairs.push((*subnet, AddressRange::new(*subnet, gateway)?.gateway()));
+    }
+    Ok(pairs)
+}
+
+/// What the words allow and this version does not do.
+fn not_yet(spec: &NetworkSpec) -> Result<(), ControlError> {
+    if spec.span {
+        return Err(ControlError::unsupported(
+            "networks that span nodes are not part of this version",
+            "leave --span out",
+        ));
+    }
+    if spec.host_loopback {
+        return Err(ControlError::unsupported(
+            "reaching the host's loopback through the gateway is not part of this version",
+            "leave --host-loopback out",
+        ));
+    }
+    Ok(())
+}
+
+/// `a`, `a and b`, `a, b and c`, and so on, cut off where nobody reads on.
+pub(super) fn in_words<T: AsRef<str>>(names: impl Iterator<Item = T>) -> String {
+    const NAMED: usize = 8;
+    let names: Vec<T> = names.collect();
+    let shown = names.iter().take(NAMED).map(AsRef::as_ref).collect::<Vec<_>>();
+    match (shown.as_slice(), names.len().saturating_sub(NAMED)) {
+        ([], _) => "nobody".to_owned(),
+        ([one], 0) => (*one).to_owned(),
+        ([first @ .., last], 0) => format!("{} and {last}", first.join(", ")),
+        (all, more) => format!("{} and {more} more", all.join(", ")),
+    }
+}
+
+fn ranges_in_words(subnets: &[(IpNet, IpAddr)]) -> String {
+    in_words(subnets.iter().map(|(net, _)| net.to_string()))
+}
+
+impl NetworkRecord {
+    /// Whether this is what a specification asks for, as far as it cannot be changed later.
+    pub(super) fn has_subnets_of(&self, spec: &NetworkSpec) -> bool {
+        spec.subnets.iter().all(|s| self.subnets.iter().any(|(net, _)| net == s))
+    }
+}

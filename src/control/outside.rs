@@ -1,0 +1,122 @@
+//! What control needs from outside itself, as traits: workers, the host, and whoever keeps TAPs across
+//! a restart. The daemon gives it the real ones, a test gives it ones that write down what they hear.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::ipam::Claim;
+use crate::io::packet::PacketSocket;
+use crate::io::tap::Tap;
+use crate::wire::mac::Mac;
+use crate::worker::command::{Answer, Command, Query};
+
+/// The workers.
+pub trait Dataplane: Send + fmt::Debug {
+    /// Tells them something. Changes go to all of them, descriptors to the one that shall serve them.
+    /// A worker that is gone says so by a notice.
+    fn send(&self, command: Command);
+
+    /// Asks all of them; one answer from each, in their order.
+    fn query(&self, query: Query) -> Result<Vec<Answer>, DataplaneError>;
+
+    /// How many they are.
+    fn workers(&self) -> usize;
+}
+
+/// A worker did not answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("worker {worker} does not answer: {why}; restart the daemon, its endpoints survive that")]
+pub struct DataplaneError {
+    /// Which one.
+    pub worker: usize,
+    /// As far as it is known.
+    pub why: String,
+}
+
+/// Keeps duplicates of TAPs outside this process.
+pub trait Keeper: Send + fmt::Debug {
+    /// Keeps these, under a key.
+    fn keep(&mut self, key: &str, taps: &[Tap]) -> Result<(), String>;
+
+    /// Keeps them no longer.
+    fn forget(&mut self, key: &str) -> Result<(), String>;
+
+    /// Gives back all that is kept and whose link still exists; keeps on keeping it.
+    fn recover(&mut self) -> Result<Vec<(String, Vec<Tap>)>, String>;
+}
+
+/// Keeps nothing: a daemon's end is the end of its endpoints.
+#[derive(Debug, Default)]
+pub struct NoKeeper;
+
+impl Keeper for NoKeeper {
+    fn keep(&mut self, _: &str, _: &[Tap]) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn forget(&mut self, _: &str) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn recover(&mut self) -> Result<Vec<(String, Vec<Tap>)>, String> {
+        Ok(Vec::new())
+    }
+}
+
+/// The host.
+pub trait Host: Send + fmt::Debug {
+    /// Ranges it has routes to, with a word on each.
+    fn routes(&self) -> Result<Vec<Claim>, HostError>;
+
+    /// Its own addresses at which something may be published.
+    fn addresses(&self) -> Result<Vec<IpAddr>, HostError>;
+
+    /// Its name servers that a container could reach.
+    fn name_servers(&self) -> Vec<IpAddr>;
+
+    /// Opens a NIC for frames to `mac`.
+    fn open_packet(&self, interface: &str, mac: Mac) -> Result<OpenedPacket, HostError>;
+
+    /// Makes an interface of the host's own.
+    fn make_interface(&self, wanted: &HostInterface) -> Result<Vec<Tap>, HostError>;
+
+    /// Names of its interfaces.
+    fn interfaces(&self) -> Result<Vec<String>, HostError>;
+}
+
+/// A NIC opened for frames.
+#[derive(Debug)]
+pub struct OpenedPacket {
+    /// Sockets, one for each queue.
+    pub sockets: Vec<PacketSocket>,
+    /// The NIC's MTU.
+    pub mtu: u16,
+    /// Whether UDP super-frames may be sent.
+    pub uso: bool,
+}
+
+/// An interface of the host's own on a network.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HostInterface {
+    /// Its name.
+    pub name: String,
+    /// Its MAC: the gateway's.
+    pub mac: Mac,
+    /// Its addresses: the gateway's.
+    pub addresses: Vec<IpNet>,
+    /// Largest IP packet.
+    pub mtu: u16,
+}
+
+/// The host said no.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HostError {
+    /// The daemon lacks a right; the text says which and what to do.
+    #[error("{0}")]
+    Denied(String),
+    /// Anything else.
+    #[error("{0}")]
+    Failed(String),
+}

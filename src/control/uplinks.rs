@@ -1,0 +1,358 @@
+//! Uplinks: made, removed, shown; and what their LANs tell.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::compile::{self, DEFAULT};
+use super::error::ControlError;
+use super::ipam::{IpamError, overlaps};
+use super::model::{EventKind, PacketSpec, UplinkInfo, UplinkKind, UplinkSpec};
+use super::networks::in_words;
+use super::state::{LeaseState, UplinkState};
+use super::store::record::{Record, UplinkRecord};
+use super::{Control, names, random};
+use crate::base::ids::{NetworkId, PortId, UplinkId};
+use crate::base::limits::UPLINKS_MAX;
+use crate::config::Delta;
+use crate::io::packet::PacketSocket;
+use crate::wire::mac::Mac;
+use crate::worker::command::Command;
+
+/// The MTU of what has no NIC.
+const MTU: u16 = 1500;
+
+impl Control {
+    /// Makes an uplink.
+    pub fn create_uplink(&mut self, spec: &UplinkSpec) -> Result<UplinkInfo, ControlError> {
+        names::check_uplink(&spec.name)?;
+        if self.state.uplink(&spec.name).is_some() {
+            let (kind, name, holder) = ("uplink", spec.name.clone(), String::new());
+            return Err(ControlError::Exists { kind, name, holder });
+        }
+        self.check_kind(&spec.kind)?;
+        let [a, b, c, d, e] = random::bytes()?;
+        let mac = Mac([0x02, a, b, c, d, e]);
+        let id = self.state.uplink_ids.take().map(UplinkId);
+        let id = id.ok_or(ControlError::Exhausted { what: "uplinks", limit: UPLINKS_MAX })?;
+        let made = self.take_port().and_then(|port| {
+            let record = UplinkRecord { id, spec: spec.clone(), port, mac };
+            self.install_uplink(record).inspect_err(|_| self.state.ports.give_back(port.0))
+        });
+        if let Err(error) = made {
+            self.state.uplink_ids.give_back(id.0);
+            return Err(error);
+        }
+        self.uplink(&spec.name)
+    }
+
+    fn install_uplink(&mut self, record: UplinkRecord) -> Result<(), ControlError> {
+        let (uplink, sockets) = self.open_uplink(record)?;
+        self.write(&[uplink.record.put()])?;
+        let (id, name) = (uplink.record.id, uplink.record.spec.name.clone());
+        self.state.uplinks.insert(id, uplink);
+        self.serve_uplink(id, sockets);
+        self.resend_networks_of(&name);
+        self.event(EventKind::UplinkCreated, Some(&name), None, format!("uplink {name} created"));
+        Ok(())
+    }
+
+    /// Makes an uplink another one under the same name, number, port and MAC. It stays as it is if
+    /// that fails.
+    pub(super) fn replace_uplink(
+        &mut self,
+        mut record: UplinkRecord,
+        spec: UplinkSpec,
+    ) -> Result<(), ControlError> {
+        let (id, port) = (record.id, record.port);
+        record.spec = spec;
+        // Out of the state, it is not in its own way.
+        let old = self.state.uplinks.remove(&id);
+        let opened = self.check_kind(&record.spec.kind).and_then(|()| self.open_uplink(record));
+        let written = opened.and_then(|opened| {
+            self.write(&[opened.0.record.put()])?;
+            Ok(opened)
+        });
+        let (uplink, sockets) = match written {
+            Ok(opened) => opened,
+            Err(error) => {
+                self.state.uplinks.extend(old.map(|old| (id, old)));
+                return Err(error);
+            }
+        };
+        let name = uplink.record.spec.name.clone();
+        self.state.uplinks.insert(id, uplink);
+        self.outside.dataplane.send(Command::RemoveIo(port));
+        self.serve_uplink(id, sockets);
+        self.resend_networks_of(&name);
+        self.event(EventKind::UplinkCreated, Some(&name), None, format!("uplink {name} changed"));
+        Ok(())
+    }
+
+    /// Opens what an uplink needs of the host.
+    pub(super) fn open_uplink(
+        &self,
+        record: UplinkRecord,
+    ) -> Result<(UplinkState, Vec<PacketSocket>), ControlError> {
+        let (sockets, mtu, uso) = match &record.spec.kind {
+            UplinkKind::Sockets => (Vec::new(), MTU, false),
+            UplinkKind::Packet(packet) => {
+                let opened = self.outside.host.open_packet(&packet.interface, record.mac)?;
+                (opened.sockets, opened.mtu, opened.uso)
+            }
+        };
+        let uplink = UplinkState { record, failure: None, mtu, uso, leases: Vec::new() };
+        Ok((uplink, sockets))
+    }
+
+    /// Tells the workers of an uplink and hands them its sockets.
+    pub(super) fn serve_uplink(&self, id: UplinkId, sockets: Vec<PacketSocket>) {
+        let Some(uplink) = self.state.uplinks.get(&id) else { return };
+        self.send_deltas(compile::uplink(uplink).into());
+        let port = uplink.record.port;
+        for socket in sockets {
+            self.outside.dataplane.send(Command::AddPacket(port, socket));
+        }
+        if matches!(&uplink.record.spec.kind, UplinkKind::Packet(p) if p.dhcp) {
+            self.outside.dataplane.send(Command::Configure(id, port));
+        }
+    }
+
+    /// Networks that name this uplink, or none while this is the default, leave another way now.
+    fn resend_networks_of(&self, uplink: &str) {
+        for id in self.networks_naming(uplink) {
+            if let Some(network) = self.state.networks.get(&id) {
+                self.send_deltas(vec![compile::network(&self.state, network)]);
+            }
+        }
+    }
+
+    fn networks_naming(&self, uplink: &str) -> Vec<NetworkId> {
+        let names_it = |named: &Option<String>| match named {
+            Some(name) => name == uplink,
+            None => uplink == DEFAULT,
+        };
+        let networks = self.state.networks.values().map(|n| &n.record);
+        networks.filter(|n| !n.internal && names_it(&n.uplink)).map(|n| n.id).collect()
+    }
+
+    /// Removes an uplink that no network names.
+    pub fn remove_uplink(&mut self, name: &str) -> Result<(), ControlError> {
+        let uplink = self.state.uplink(name);
+        let record = uplink.ok_or_else(|| ControlError::not_found("uplink", name))?.record.clone();
+        let named =
+            self.state.networks.values().filter(|n| n.record.uplink.as_deref() == Some(name));
+        let users: Vec<&str> = named.map(|n| n.record.name.as_str()).collect();
+        if !users.is_empty() {
+            return Err(ControlError::InUse {
+                kind: "uplink",
+                name: name.to_owned(),
+                users: in_words(users.iter().map(|u| format!("network {u}"))),
+                hint: "give these another one with `wharf network update NAME --uplink OTHER`",
+            });
+        }
+        self.write(&[record.remove()])?;
+        self.state.remove_uplink(record.id);
+        self.resend_networks_of(name);
+        self.send_deltas(vec![Delta::RemovePort(record.port), Delta::RemoveUplink(record.id)]);
+        self.outside.dataplane.send(Command::RemoveIo(record.port));
+        self.event(EventKind::UplinkRemoved, Some(name), None, format!("uplink {name} removed"));
+        Ok(())
+    }
+
+    /// All uplinks, by their numbers.
+    pub fn uplinks(&self) -> Vec<UplinkInfo> {
+        self.state.uplinks.values().map(|u| self.uplink_info(u)).collect()
+    }
+
+    /// One uplink.
+    pub fn uplink(&self, name: &str) -> Result<UplinkInfo, ControlError> {
+        let uplink = self.state.uplink(name);
+        uplink.map(|u| self.uplink_info(u)).ok_or_else(|| ControlError::not_found("uplink", name))
+    }
+
+    fn uplink_info(&self, uplink: &UplinkState) -> UplinkInfo {
+        let record = &uplink.record;
+        let name_of = |id: NetworkId| self.state.network_name(id).to_owned();
+        UplinkInfo {
+            id: record.id,
+            name: record.spec.name.clone(),
+            kind: record.spec.kind.clone(),
+            port: record.port,
+            mac: matches!(record.spec.kind, UplinkKind::Packet(_)).then_some(record.mac),
+            addresses: uplink.nets(),
+            gateways: uplink.routers(),
+            dns: uplink.leases.iter().flat_map(|l| l.dns.iter().copied()).collect(),
+            mtu: uplink.mtu(),
+            state: uplink.state_in_words(),
+            networks: self.networks_naming(&record.spec.name).into_iter().map(name_of).collect(),
+        }
+    }
+
+    /// A LAN gave an uplink an address.
+    pub(super) fn leased(&mut self, id: UplinkId, lease: LeaseState) {
+        let Some(uplink) = self.state.uplinks.get_mut(&id) else { return };
+        let v6 = lease.addr.0.is_ipv6();
+        uplink.leases.retain(|l| l.addr.0.is_ipv6() != v6);
+        let (name, (addr, len)) = (uplink.record.spec.name.clone(), lease.addr);
+        uplink.leases.push(lease);
+        let deltas = compile::uplink(uplink);
+        self.send_deltas(deltas.into());
+        let text = format!("uplink {name} has the address {addr}/{len}");
+        self.event(EventKind::UplinkLeased, Some(&name), None, text);
+        self.warn_of_overlap(id);
+    }
+
+    /// A LAN that overlaps a network makes that network's hosts unreachable from there; a lease cannot
+    /// be refused as a static address can, so it is said.
+    fn warn_of_overlap(&mut self, id: UplinkId) {
+        let Some(uplink) = self.state.uplinks.get(&id) else { return };
+        let (name, nets) = (uplink.record.spec.name.clone(), uplink.nets());
+        let networks = self.state.networks.values().map(|n| &n.record);
+        let hit =
+            networks.filter(|n| nets.iter().any(|l| n.subnets.iter().any(|(s, _)| overlaps(l, s))));
+        let hit: Vec<&str> = hit.map(|n| n.name.as_str()).collect();
+        if hit.is_empty() {
+            return;
+        }
+        let text = format!("the LAN of uplink {name} overlaps {}", in_words(hit.iter()));
+        self.event(EventKind::UplinkLeased, Some(&name), None, text);
+    }
+
+    /// A LAN took an uplink's address back. Only DHCP does that.
+    pub(super) fn lease_lost(&mut self, id: UplinkId) {
+        let Some(uplink) = self.state.uplinks.get_mut(&id) else { return };
+        uplink.leases.retain(|l| l.addr.0.is_ipv6());
+        let name = uplink.record.spec.name.clone();
+        let deltas = compile::uplink(uplink);
+        self.send_deltas(deltas.into());
+        self.event(
+            EventKind::UplinkLost,
+            Some(&name),
+            None,
+            format!("uplink {name} lost its address"),
+        );
+    }
+
+    /// An uplink's NIC is gone.
+    pub(super) fn uplink_dead(&mut self, port: PortId) {
+        let dead = self.state.uplinks.values_mut().find(|u| u.record.port == port);
+        let Some(uplink) = dead else { return };
+        uplink.failure = Some("its interface is gone".to_owned());
+        let (id, name) = (uplink.record.id, uplink.record.spec.name.clone());
+        self.resend_networks_of(&name);
+        self.send_deltas(vec![Delta::RemovePort(port), Delta::RemoveUplink(id)]);
+        self.outside.dataplane.send(Command::RemoveIo(port));
+        let text = format!("the interface of uplink {name} is gone");
+        self.event(EventKind::UplinkLost, Some(&name), None, text);
+    }
+
+    fn check_kind(&self, kind: &UplinkKind) -> Result<(), ControlError> {
+        match kind {
+            UplinkKind::Sockets if self.settings.socket_uplink => Ok(()),
+            UplinkKind::Sockets => Err(ControlError::unsupported(
+                "the `sockets` uplink is not part of this version",
+                "use `--packet IFACE`, or no uplink",
+            )),
+            UplinkKind::Packet(packet) => self.check_packet(packet),
+        }
+    }
+
+    fn check_packet(&self, packet: &PacketSpec) -> Result<(), ControlError> {
+        if packet.share_host_address {
+            return Err(ControlError::unsupported(
+                "sharing the host's address is not part of this version",
+                "give the uplink an address of its own: --address CIDR, or --address dhcp",
+            ));
+        }
+        if packet.addresses.is_empty() && !packet.dhcp {
+            return Err(ControlError::invalid(
+                format!("the uplink on {} has no address", packet.interface),
+                "give --address CIDR, or --address dhcp",
+            ));
+        }
+        let user = self.state.uplinks.values().find(|u| {
+            matches!(&u.record.spec.kind, UplinkKind::Packet(p) if p.interface == packet.interface)
+        });
+        if let Some(user) = user {
+            return Err(ControlError::InUse {
+                kind: "interface",
+                name: packet.interface.clone(),
+                users: format!("uplink {}", user.record.spec.name),
+                hint: "choose another interface, or remove that uplink first",
+            });
+        }
+        for addr in &packet.addresses {
+            self.check_address(*addr)?;
+        }
+        for gateway in &packet.gateways {
+            let on_link = packet.addresses.iter().any(|n| n.contains(gateway))
+                || matches!(gateway, IpAddr::V6(g) if g.is_unicast_link_local());
+            if !on_link {
+                let subnets = in_words(packet.addresses.iter().map(|n| n.trunc().to_string()));
+                return Err(IpamError::Outside { addr: *gateway, subnets }.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// An address of ours on a LAN: a host's address, and the LAN none of our networks.
+    fn check_address(&self, addr: IpNet) -> Result<(), ControlError> {
+        let ip = addr.addr();
+        let is_range = addr.prefix_len() + 1 < addr.max_prefix_len()
+            && (ip == addr.network() || (ip.is_ipv4() && ip == addr.broadcast()));
+        if is_range || ip.is_multicast() || ip.is_loopback() || ip.is_unspecified() {
+            return Err(ControlError::invalid(
+                format!("{addr} cannot be an uplink's address"),
+                "give a host's address with the LAN's prefix length, as in 192.168.1.50/24",
+            ));
+        }
+        if let Some(claim) = self.claims().iter().find(|c| overlaps(&c.net, &addr)) {
+            let (other, holder) = (claim.net, claim.holder.clone());
+            return Err(IpamError::Overlap { subnet: addr.trunc(), other, holder }.into());
+        }
+        Ok(())
+    }
+}
+
+impl UplinkState {
+    fn packet(&self) -> Option<&PacketSpec> {
+        match &self.record.spec.kind {
+            UplinkKind::Packet(packet) => Some(packet),
+            UplinkKind::Sockets => None,
+        }
+    }
+
+    /// Our addresses there, static ones first.
+    pub(super) fn addrs(&self) -> Vec<(IpAddr, u8)> {
+        let fixed = self.packet().into_iter().flat_map(|p| &p.addresses);
+        let fixed = fixed.map(|n| (n.addr(), n.prefix_len()));
+        fixed.chain(self.leases.iter().map(|l| l.addr)).collect()
+    }
+
+    /// The same as ranges with host bits.
+    pub(super) fn nets(&self) -> Vec<IpNet> {
+        self.addrs().into_iter().filter_map(|(a, len)| IpNet::new(a, len).ok()).collect()
+    }
+
+    /// Routers, static ones first.
+    pub(super) fn routers(&self) -> Vec<IpAddr> {
+        let fixed = self.packet().into_iter().flat_map(|p| p.gateways.iter().copied());
+        fixed.chain(self.leases.iter().flat_map(|l| l.routers.iter().copied())).collect()
+    }
+
+    /// The NIC's MTU, or less if the LAN says so.
+    pub(super) fn mtu(&self) -> u16 {
+        self.leases.iter().filter_map(|l| l.mtu).fold(self.mtu, u16::min)
+    }
+
+    fn state_in_words(&self) -> String {
+        match &self.failure {
+            Some(failure) => failure.clone(),
+            None if self.packet().is_some() && self.addrs().is_empty() => {
+                "waits for an address".to_owned()
+            }
+            None => "works".to_owned(),
+        }
+    }
+}

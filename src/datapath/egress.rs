@@ -1,0 +1,69 @@
+//! The only way out: every frame that leaves passes `emit`, which knows what a port can take.
+
+use super::{Datapath, Output};
+use crate::base::ids::PortId;
+use crate::packet::{DropReason, FrameBatch, Gso, PacketBuf, Parsed, split};
+
+impl Datapath {
+    /// Sends frame `at` of the batch out of `port`.
+    #[inline]
+    pub(super) fn emit(
+        &mut self,
+        port: PortId,
+        at: usize,
+        batch: &mut FrameBatch,
+        out: &mut Output,
+    ) {
+        let Some(entry) = self.tables.entry(port) else {
+            self.drop_frame(port, DropReason::PortGone);
+            return;
+        };
+        let offload = batch.offload(at);
+        if offload.gso == Gso::UdpL4 && !entry.port.uso {
+            self.emit_split(port, at, batch, out);
+            return;
+        }
+        self.count_sent(port, batch.bytes(at).len());
+        out.batch(port, at);
+    }
+
+    /// Sends a frame of its own out of `port`.
+    pub(super) fn emit_owned(&mut self, port: PortId, frame: PacketBuf, out: &mut Output) {
+        if self.tables.entry(port).is_none() {
+            self.drop_frame(port, DropReason::PortGone);
+            return;
+        }
+        self.count_sent(port, frame.len());
+        out.owned(port, frame);
+    }
+
+    /// Cuts a super-frame that the port's device cannot take (UDP before Linux 6.2).
+    fn emit_split(&mut self, port: PortId, at: usize, batch: &mut FrameBatch, out: &mut Output) {
+        let Ok(parsed) = Parsed::new(batch.bytes(at)) else {
+            self.drop_frame(port, DropReason::Malformed);
+            return;
+        };
+        let mut frame = batch.frame(at);
+        let mut segments = match split::Segments::new(&mut frame, &parsed) {
+            Ok(segments) => segments,
+            Err(reason) => {
+                self.drop_frame(port, reason);
+                return;
+            }
+        };
+        let mut sent = Vec::new();
+        while let Some(segment) = segments.next_segment() {
+            sent.push(PacketBuf::new(segment, crate::packet::Offload::NONE));
+        }
+        for segment in sent {
+            self.emit_owned(port, segment, out);
+        }
+    }
+
+    #[inline]
+    fn count_sent(&mut self, port: PortId, bytes: usize) {
+        let counters = self.port_counters(port);
+        counters.tx_frames += 1;
+        counters.tx_bytes += bytes as u64;
+    }
+}

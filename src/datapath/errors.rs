@@ -1,0 +1,144 @@
+//! Errors: those the switch sends, and those that pass through it.
+
+use super::slow::Frame;
+use super::{Datapath, Output, pipeline::Slot};
+use crate::base::ids::PortId;
+use crate::base::time::Time;
+use crate::config::Port;
+use crate::packet::{DropReason, FrameMut, PacketBuf, Parsed, Rewrite, Scope};
+use crate::stage::flow::flow::Direction;
+use crate::stage::flow::icmp;
+use crate::stage::route::icmp_error::{self, IcmpError};
+use crate::wire::addr::Addr;
+
+impl Datapath {
+    /// Turns the frame into an error to its sender; counts the drop under `reason` in any case.
+    pub(super) fn reject(
+        &mut self,
+        port: &Port,
+        parsed: &Parsed,
+        error: IcmpError,
+        reason: DropReason,
+        frame: &mut Frame<'_>,
+    ) -> Result<(), DropReason> {
+        let mut view = frame.batch.frame(frame.at);
+        if self.write_error(frame.now, port, parsed, error, &mut view) {
+            self.drop_frame(port.id, reason);
+            self.emit(port.id, frame.at, frame.batch, frame.out);
+            return Ok(());
+        }
+        Err(reason)
+    }
+
+    fn write_error(
+        &mut self,
+        now: Time,
+        port: &Port,
+        parsed: &Parsed,
+        error: IcmpError,
+        view: &mut FrameMut<'_>,
+    ) -> bool {
+        let Some(from) = self.own_address(port, parsed) else { return false };
+        let mac = self.tables.entry(port.id).map_or(port.mac, |entry| entry.router_mac);
+        icmp_error::may_answer(parsed, view.bytes())
+            && self.port_counters(port.id).icmp.allow(now)
+            && icmp_error::turn_into_error(view, parsed, error, from, mac)
+    }
+
+    /// Our address towards a port: the gateway's, or our own on an uplink.
+    fn own_address(&self, port: &Port, parsed: &Parsed) -> Option<Addr> {
+        let family = parsed.src.family();
+        match self.tables.network_of(port.domain) {
+            Some(network) => network.gateway(family),
+            None => self.tables.uplink_of(port.domain)?.addr(family),
+        }
+    }
+
+    /// A frame that waited in vain: its sender is told. It has been translated already, so the error
+    /// is sent back through its flow as if a router behind the uplink had sent it.
+    pub(super) fn unreachable(
+        &mut self,
+        now: Time,
+        mut held: PacketBuf,
+        error: IcmpError,
+        out: &mut Output,
+    ) {
+        let Ok(parsed) = Parsed::new(held.bytes()) else { return };
+        let Some(port) = self.port_of_source(&parsed) else { return };
+        let mut view = held.frame();
+        if !self.write_error(now, &port, &parsed, error, &mut view) {
+            return;
+        }
+        if let Some(to) = self.translate_error(&port, &mut view) {
+            self.emit_owned(to, held, out);
+        }
+    }
+
+    /// The uplink's port whose address a translated packet carries as its source, or the one of the
+    /// station itself.
+    fn port_of_source(&self, parsed: &Parsed) -> Option<std::sync::Arc<Port>> {
+        let uplink = self.tables.uplinks().find(|u| u.is_ours(parsed.src));
+        let id = match uplink {
+            Some(uplink) => uplink.port,
+            None => self.tables.uplinks().find(|u| u.addr(parsed.src.family()).is_some())?.port,
+        };
+        self.tables.port(id).cloned()
+    }
+
+    /// An ICMP error that passes through the router: it belongs to the flow of the packet it quotes,
+    /// and is translated as that flow is (RFC 5508 REQ-3 to REQ-5). It never ends a flow.
+    pub(super) fn icmp_error(
+        &mut self,
+        port: &Port,
+        slot: &Slot,
+        frame: &mut Frame<'_>,
+    ) -> Result<(), DropReason> {
+        if slot.parsed.ttl <= 1 {
+            return Err(DropReason::TtlExceeded);
+        }
+        let mut view = frame.batch.frame(frame.at);
+        icmp::verify(&view, &slot.parsed)?;
+        let Some(egress) = self.translate_error(port, &mut view) else {
+            return Err(DropReason::IcmpUnrelated);
+        };
+        self.emit(egress, frame.at, frame.batch, frame.out);
+        Ok(())
+    }
+
+    /// Finds the flow an error is about, translates the error and addresses it. The port it leaves by.
+    fn translate_error(&mut self, port: &Port, view: &mut FrameMut<'_>) -> Option<PortId> {
+        let parsed = Parsed::new(view.bytes()).ok()?;
+        let embedded = icmp::related(view.bytes(), &parsed)?;
+        // The quoted packet was on its way out of this port: the other direction's packets come in
+        // here, so its key is the reverse of what arrives.
+        let key = embedded.reversed(port.domain, Scope::Routed);
+        let (index, direction) = self.flows.lookup(&key, key.hash(self.seed))?;
+        let flow = self.flows.get(index);
+        if flow.ports[direction as usize] != port.id {
+            return None;
+        }
+        let quoted = flow.keys[direction.other() as usize];
+        let (hop_id, towards) = (flow.hops[direction as usize], quoted.src);
+        icmp::translate_error(view, &parsed, &quoted, self.error_source(&parsed, &key, direction, index));
+        let hop = *self.hops.get(hop_id)?;
+        let parsed = Parsed::new(view.bytes()).ok()?;
+        debug_assert_eq!(parsed.dst, towards);
+        let route = Some((hop.dst_mac, hop.src_mac));
+        Rewrite { nat: None, route }.apply(view, &parsed);
+        hop.ready.then(|| hop.port())
+    }
+
+    /// The source an error leaves with: the router that sent it, unless that is an inside station
+    /// behind a translation, which must not show (RFC 5508 REQ-5 c).
+    fn error_source(
+        &self,
+        parsed: &Parsed,
+        key: &crate::packet::FlowKey,
+        direction: Direction,
+        index: crate::stage::flow::table::FlowIndex,
+    ) -> Option<Addr> {
+        let other = self.flows.get(index).keys[direction.other() as usize];
+        let translated = other.dst != key.src;
+        translated.then_some(if parsed.src == key.src { other.dst } else { parsed.src })
+    }
+}

@@ -1,0 +1,173 @@
+//! Listings of what the data path holds.
+
+use super::Datapath;
+use super::inspect::{
+    FdbInfo, FlowFilter, FlowInfo, NeighbourInfo, PortStats, RouteInfo, WorkerStats,
+};
+use crate::base::time::Time;
+use crate::config::{PortKind, RouteTarget};
+use crate::packet::DropReason;
+use crate::base::ids::PortId;
+use crate::stage::flow::flow::Flow;
+use crate::stage::flow::table::FlowIndex;
+use crate::wire::{addr::Addr, ipv6};
+
+/// Flows one listing gives unless it asks for another number.
+const LISTING_MAX: usize = 100_000;
+
+impl Datapath {
+    /// Flows that match.
+    pub fn list_flows(&self, now: Time, filter: &FlowFilter) -> Vec<FlowInfo> {
+        let limit = filter.limit.unwrap_or(LISTING_MAX);
+        self.matching(filter).take(limit).map(|(_, flow)| self.describe(now, flow)).collect()
+    }
+
+    /// Forgets flows that match and says how many.
+    pub fn flush_flows(&mut self, filter: &FlowFilter) -> usize {
+        let found: Vec<FlowIndex> = self.matching(filter).map(|(index, _)| index).collect();
+        for index in &found {
+            self.remove_flow(*index);
+        }
+        found.len()
+    }
+
+    fn matching(&self, filter: &FlowFilter) -> impl Iterator<Item = (FlowIndex, &Flow)> {
+        let to = filter.to.map(Addr::from);
+        self.flows.iter().filter(move |(_, flow)| {
+            filter.port.is_none_or(|port| flow.ports.contains(&port))
+                && filter.proto.as_ref().is_none_or(|p| *p == proto_name(flow.keys[0].proto))
+                && filter.state.as_ref().is_none_or(|s| *s == flow.state_name())
+                && to.is_none_or(|to| flow.keys[0].dst == to || flow.keys[1].src == to)
+        })
+    }
+
+    fn describe(&self, now: Time, flow: &Flow) -> FlowInfo {
+        let [key, reply] = &flow.keys;
+        let idle = now.millis().since(flow.last_seen);
+        let timeout = self.timeouts.of(flow.class()).as_millis();
+        FlowInfo {
+            proto: proto_name(key.proto),
+            state: flow.state_name().to_owned(),
+            initiator_port: flow.ports[0],
+            responder_port: flow.ports[1],
+            initiator: (key.src.ip(), key.src_port),
+            target: (key.dst.ip(), key.dst_port),
+            responder: (reply.src.ip(), reply.src_port),
+            seen_as: (reply.dst.ip(), reply.dst_port),
+            packets: flow.packets.map(u64::from),
+            bytes: flow.bytes,
+            idle_ms: u64::from(idle),
+            expires_ms: timeout.saturating_sub(u64::from(idle)),
+        }
+    }
+
+    /// Known and learned MAC addresses.
+    pub fn list_fdb(&self, now: Time) -> Vec<FdbInfo> {
+        let fixed = self.tables.ports().filter(|p| p.kind == PortKind::Endpoint).map(|port| {
+            let (domain, mac, port) = (port.domain.0, port.mac, port.id);
+            FdbInfo { domain, mac, port, fixed: true, age_ms: 0 }
+        });
+        let learned = self.fdbs.iter().flat_map(|(domain, fdb)| {
+            fdb.entries(now).map(|(mac, port, age)| FdbInfo {
+                domain: domain.0,
+                mac,
+                port,
+                fixed: false,
+                age_ms: age.as_millis(),
+            })
+        });
+        fixed.chain(learned).collect()
+    }
+
+    /// Endpoints and learned neighbours.
+    pub fn list_neighbours(&self) -> Vec<NeighbourInfo> {
+        let fixed = self.tables.ports().filter(|p| p.kind == PortKind::Endpoint).flat_map(|port| {
+            port.addrs.iter().map(|addr| NeighbourInfo {
+                port: port.id,
+                addr: addr.ip(),
+                mac: Some(port.mac),
+                state: "permanent".to_owned(),
+            })
+        });
+        let learned = self.neighbours.entries().map(|entry| NeighbourInfo {
+            port: entry.port,
+            addr: entry.addr.ip(),
+            mac: entry.mac,
+            state: entry.state.to_owned(),
+        });
+        fixed.chain(learned).collect()
+    }
+
+    /// Routes to networks, and each uplink's default.
+    pub fn list_routes(&self) -> Vec<RouteInfo> {
+        let networks = self.tables.routes().iter().filter_map(|(prefix, len, target)| {
+            let RouteTarget::Network(id) = target;
+            let to = self.tables.network(*id)?.name.to_string();
+            Some(RouteInfo { dst: format!("{prefix}/{len}"), via: None, to })
+        });
+        let defaults = self.tables.uplinks().flat_map(|uplink| {
+            uplink.routers.iter().map(|router| RouteInfo {
+                dst: if router.is_v4() { "0.0.0.0/0" } else { "::/0" }.to_owned(),
+                via: Some(router.ip()),
+                to: uplink.name.to_string(),
+            })
+        });
+        networks.chain(defaults).collect()
+    }
+
+    /// Counters of every port that the configuration has.
+    pub fn list_ports(&self) -> Vec<PortStats> {
+        self.tables
+            .ports()
+            .map(|port| {
+                let Some(counters) = self.counters.get(usize::from(port.id.0)) else {
+                    return PortStats { port: Some(port.id), ..PortStats::default() };
+                };
+                PortStats {
+                    port: Some(port.id),
+                    rx_frames: counters.rx_frames,
+                    rx_bytes: counters.rx_bytes,
+                    tx_frames: counters.tx_frames,
+                    tx_bytes: counters.tx_bytes,
+                    drops: counters.drops().map(|(r, n)| (r.name().to_owned(), n)).collect(),
+                }
+            })
+            .collect()
+    }
+
+    /// The worker's own counters; the worker adds what it alone knows.
+    pub fn worker_stats(&self) -> WorkerStats {
+        WorkerStats {
+            batches: self.totals.batches,
+            frames: self.totals.frames,
+            hits: self.totals.hits,
+            misses: self.totals.misses,
+            flows: self.flows.len() as u64,
+            flow_bytes: self.flows.memory_bytes() as u64,
+            batch_sizes: self.totals.batch_sizes.to_vec(),
+            ..WorkerStats::default()
+        }
+    }
+
+    /// Counts a drop that happened outside: a full ring, a failed write.
+    pub fn count_drop(&mut self, port: PortId, reason: DropReason) {
+        self.drop_frame(port, reason);
+    }
+
+    /// How often a frame from (or for) this port was dropped for this reason.
+    pub fn drops(&self, port: PortId, reason: DropReason) -> u64 {
+        let counters = self.counters.get(usize::from(port.0));
+        counters.and_then(|c| c.drops().find(|(r, _)| *r == reason)).map_or(0, |(_, n)| n)
+    }
+}
+
+fn proto_name(proto: u8) -> String {
+    match proto {
+        ipv6::ICMP => "icmp".to_owned(),
+        ipv6::TCP => "tcp".to_owned(),
+        ipv6::UDP => "udp".to_owned(),
+        ipv6::ICMPV6 => "icmpv6".to_owned(),
+        ipv6::SCTP => "sctp".to_owned(),
+        other => other.to_string(),
+    }
+}

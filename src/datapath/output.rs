@@ -1,0 +1,72 @@
+//! What the data path hands back.
+
+use crate::base::ids::{PortId, UplinkId};
+use crate::packet::PacketBuf;
+use crate::wire::addr::Addr;
+
+/// A frame on its way out.
+#[derive(Debug)]
+pub struct OutFrame {
+    /// Where it leaves.
+    pub port: PortId,
+    /// Where it lies.
+    pub frame: FrameRef,
+}
+
+/// Where a frame to be sent lies.
+#[derive(Debug)]
+pub enum FrameRef {
+    /// In the batch that was handed in, at this place.
+    Batch(u16),
+    /// In memory of its own.
+    Owned(PacketBuf),
+}
+
+/// Something worth telling.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// An uplink has an address.
+    Leased {
+        /// The uplink.
+        uplink: UplinkId,
+        /// Address and prefix length.
+        addr: (Addr, u8),
+        /// Routers.
+        routers: Vec<Addr>,
+        /// Name servers.
+        dns: Vec<Addr>,
+        /// MTU, if the LAN said one.
+        mtu: Option<u16>,
+    },
+    /// An uplink lost its address.
+    LeaseLost {
+        /// The uplink.
+        uplink: UplinkId,
+    },
+}
+
+/// Results of one call, in order. Reused between calls; the caller clears it.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// Frames to send.
+    pub frames: Vec<OutFrame>,
+    /// Things noticed.
+    pub events: Vec<Event>,
+}
+
+impl Output {
+    /// Forgets everything and keeps the memory.
+    pub fn clear(&mut self) {
+        self.frames.clear();
+        self.events.clear();
+    }
+
+    pub(super) fn owned(&mut self, port: PortId, frame: PacketBuf) {
+        self.frames.push(OutFrame { port, frame: FrameRef::Owned(frame) });
+    }
+
+    #[inline]
+    pub(super) fn batch(&mut self, port: PortId, index: usize) {
+        self.frames.push(OutFrame { port, frame: FrameRef::Batch(index as u16) });
+    }
+}

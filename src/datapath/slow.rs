@@ -1,0 +1,262 @@
+//! The slow path: a frame without a fresh flow meets every stage in turn.
+
+use super::decide::{self, Decision, NextHop, Notes, Route};
+use super::{Datapath, Output, pipeline::Slot};
+use crate::base::ids::PortId;
+use crate::base::time::Time;
+use crate::config::{Port, PortKind};
+use crate::packet::parse::is_icmp_non_query;
+use crate::packet::{DropReason, Fragment, FrameBatch, L3, Parsed, Scope};
+use crate::stage::bridge::{fdb::Learned, flood};
+use crate::stage::respond::echo;
+use crate::stage::route::icmp_error::IcmpError;
+use crate::wire::checksum;
+use crate::wire::mac::Mac;
+
+/// Where a frame is, while it is being decided.
+pub(super) struct Frame<'a> {
+    pub(super) now: Time,
+    pub(super) ingress: PortId,
+    pub(super) at: usize,
+    pub(super) batch: &'a mut FrameBatch,
+    pub(super) out: &'a mut Output,
+}
+
+impl Datapath {
+    /// Decides about a frame that the fast path left.
+    pub(super) fn slow(
+        &mut self,
+        now: Time,
+        ingress: PortId,
+        slot: &Slot,
+        at: usize,
+        batch: &mut FrameBatch,
+        out: &mut Output,
+    ) {
+        let mut frame = Frame { now, ingress, at, batch, out };
+        if let Err(reason) = self.slow_steps(slot, &mut frame) {
+            self.drop_frame(ingress, reason);
+        }
+    }
+
+    fn slow_steps(&mut self, slot: &Slot, frame: &mut Frame<'_>) -> Result<(), DropReason> {
+        let parsed = &slot.parsed;
+        let Some(entry) = self.tables.entry(frame.ingress) else { return Err(DropReason::PortGone) };
+        let port = std::sync::Arc::clone(&entry.port);
+        if !parsed.src_mac.is_unicast() {
+            return Err(DropReason::SourceMac);
+        }
+        if let Some(guard) = &entry.guard {
+            guard.check(parsed, frame.batch.bytes(frame.at))?;
+        }
+        match port.kind {
+            PortKind::Endpoint | PortKind::Host => self.from_inside(&port, slot, frame),
+            PortKind::PacketUplink | PortKind::SocketUplink => self.from_uplink(&port, slot, frame),
+        }
+    }
+
+    fn from_inside(
+        &mut self,
+        port: &Port,
+        slot: &Slot,
+        frame: &mut Frame<'_>,
+    ) -> Result<(), DropReason> {
+        let parsed = &slot.parsed;
+        self.learn(port, parsed.src_mac, frame.now);
+        if self.discovery_inside(port, parsed, frame)? {
+            return Ok(());
+        }
+        if slot.key.scope == Scope::Routed {
+            return self.routed(port, slot, frame);
+        }
+        if parsed.dst_mac.is_group() {
+            return self.flood(port, parsed.dst_mac, frame);
+        }
+        match self.locate(port, parsed.dst_mac, frame.now) {
+            Some(egress) => self.bridged(port, egress, slot, frame),
+            None => self.flood(port, parsed.dst_mac, frame),
+        }
+    }
+
+    fn from_uplink(
+        &mut self,
+        port: &Port,
+        slot: &Slot,
+        frame: &mut Frame<'_>,
+    ) -> Result<(), DropReason> {
+        let parsed = &slot.parsed;
+        if slot.key.scope != Scope::Routed && !parsed.dst_mac.is_group() {
+            return Err(DropReason::NotForUs);
+        }
+        if self.discovery_uplink(port, parsed, frame)? {
+            return Ok(());
+        }
+        if parsed.dst_mac.is_group() {
+            return Err(DropReason::NotForUs);
+        }
+        self.routed(port, slot, frame)
+    }
+
+    /// Learns where a station is, unless the configuration says it.
+    fn learn(&mut self, port: &Port, mac: Mac, now: Time) {
+        if port.guard || port.kind == PortKind::Host || mac == port.mac {
+            return;
+        }
+        let fdb = self.fdbs.entry(port.domain).or_default();
+        if let Learned::Moved(_) = fdb.learn(now, mac, port.id) {
+            // Flows are keyed by addresses: those that went to the old place must be judged again.
+            self.tables.bump();
+        }
+    }
+
+    /// The port of a station: by configuration, else as learned.
+    pub(super) fn locate(&self, port: &Port, mac: Mac, now: Time) -> Option<PortId> {
+        let known = self.tables.port_by_mac(port.domain, mac);
+        known.or_else(|| self.fdbs.get(&port.domain)?.lookup(now, mac))
+    }
+
+    fn bridged(
+        &mut self,
+        port: &Port,
+        egress: PortId,
+        slot: &Slot,
+        frame: &mut Frame<'_>,
+    ) -> Result<(), DropReason> {
+        let parsed = &slot.parsed;
+        match decide::bridge(&self.tables, port, egress, &mut Notes::off()) {
+            Decision::Drop(reason) => return Err(reason),
+            _ if !parsed.is_ip() || parsed.fragment != Fragment::Whole => {}
+            _ if is_icmp_non_query(parsed, frame.batch.bytes(frame.at)) => {}
+            _ => return self.commit_bridged(egress, slot, frame),
+        }
+        self.emit(egress, frame.at, frame.batch, frame.out);
+        Ok(())
+    }
+
+    fn flood(
+        &mut self,
+        port: &Port,
+        dst: Mac,
+        frame: &mut Frame<'_>,
+    ) -> Result<(), DropReason> {
+        if flood::is_reserved(dst) {
+            return Err(DropReason::ReservedMulticast);
+        }
+        if !self.port_counters(port.id).flood.allow(frame.now, 1) {
+            return Err(DropReason::FloodLimit);
+        }
+        let members = self.tables.members(port.domain).to_vec();
+        let mut sent = false;
+        for id in members {
+            let Some(other) = self.tables.port(id) else { continue };
+            if id == port.id || (port.isolated && other.isolated) {
+                continue;
+            }
+            sent = true;
+            self.emit(id, frame.at, frame.batch, frame.out);
+        }
+        if sent { Ok(()) } else { Err(DropReason::NoListener) }
+    }
+
+    fn routed(
+        &mut self,
+        port: &Port,
+        slot: &Slot,
+        frame: &mut Frame<'_>,
+    ) -> Result<(), DropReason> {
+        if !slot.parsed.is_ip() {
+            return Err(DropReason::NotForUs);
+        }
+        check_ipv4_header(&slot.parsed, frame.batch.bytes(frame.at))?;
+        if is_icmp_non_query(&slot.parsed, frame.batch.bytes(frame.at)) {
+            return self.icmp_error(port, slot, frame);
+        }
+        let Some(slot) = self.with_ports(slot, frame)? else { return Ok(()) };
+        self.routed_with_ports(port, &slot, frame)
+    }
+
+    /// A routed packet whose ports are known, later fragments included.
+    pub(super) fn routed_with_ports(
+        &mut self,
+        port: &Port,
+        slot: &Slot,
+        frame: &mut Frame<'_>,
+    ) -> Result<(), DropReason> {
+        if let Some((index, direction)) = self.flows.lookup(&slot.key, slot.hash) {
+            return self.known_flow(port, index, direction, slot, frame);
+        }
+        let decision = decide::route(&self.tables, port, &slot.key, &mut Notes::off());
+        self.new_routed(port, decision, slot, frame)
+    }
+
+    /// Carries out the decision about the first packet of a routed flow.
+    fn new_routed(
+        &mut self,
+        port: &Port,
+        decision: Decision,
+        slot: &Slot,
+        frame: &mut Frame<'_>,
+    ) -> Result<(), DropReason> {
+        match decision {
+            Decision::Route(route) => self.commit_routed(port, &route, slot, frame),
+            Decision::Gateway => self.to_gateway(port, slot, frame),
+            Decision::OwnAddress(uplink) => match self.by_mapping(uplink, &slot.key) {
+                Ok(Some(target)) => self.commit_mapped(port, uplink, target, slot, frame),
+                Ok(None) => self.to_own_address(port, slot, frame),
+                Err(reason) => Err(reason),
+            },
+            Decision::Reject(reason, error) => self.reject(port, &slot.parsed, error, reason, frame),
+            Decision::Drop(reason) => Err(reason),
+            Decision::Bridge(_) => Err(DropReason::NoRoute),
+        }
+    }
+
+    /// Addressed to the gateway: what the switch answers itself, then the host, then an honest error.
+    fn to_gateway(
+        &mut self,
+        port: &Port,
+        slot: &Slot,
+        frame: &mut Frame<'_>,
+    ) -> Result<(), DropReason> {
+        if echo::answer(&mut frame.batch.frame(frame.at), &slot.parsed) {
+            self.emit(port.id, frame.at, frame.batch, frame.out);
+            return Ok(());
+        }
+        let network = self.tables.network_of(port.domain);
+        let host = network.and_then(|n| n.host_port).and_then(|id| self.tables.port(id)).cloned();
+        if let Some(host) = host.filter(|host| host.id != port.id) {
+            let route = Route {
+                egress: host.id,
+                next_hop: NextHop::Station(host.mac),
+                to: (slot.key.dst, slot.key.dst_port),
+                snat: decide::Snat::Keep,
+            };
+            return self.commit_routed(port, &route, slot, frame);
+        }
+        self.reject(port, &slot.parsed, IcmpError::PortUnreachable, DropReason::NoService, frame)
+    }
+
+    /// Addressed to us on an uplink, and nobody inside is meant.
+    fn to_own_address(
+        &mut self,
+        port: &Port,
+        slot: &Slot,
+        frame: &mut Frame<'_>,
+    ) -> Result<(), DropReason> {
+        if echo::answer(&mut frame.batch.frame(frame.at), &slot.parsed) {
+            self.emit(port.id, frame.at, frame.batch, frame.out);
+            return Ok(());
+        }
+        self.reject(port, &slot.parsed, IcmpError::PortUnreachable, DropReason::NotPublished, frame)
+    }
+}
+
+/// RFC 1812 5.2.2: a router verifies the header's checksum. Hits need not: their checksum is updated,
+/// so a wrong one stays wrong and the receiver drops it.
+fn check_ipv4_header(parsed: &Parsed, frame: &[u8]) -> Result<(), DropReason> {
+    if parsed.l3 != L3::V4 {
+        return Ok(());
+    }
+    let header = &frame[crate::packet::parse::L3_OFFSET..usize::from(parsed.l4)];
+    if checksum::sum(header) == 0xffff { Ok(()) } else { Err(DropReason::Ipv4Checksum) }
+}

@@ -1,0 +1,1 @@
+//! ICMP errors and the packets they quote.

@@ -1,0 +1,22 @@
+//! Connections and their translation: conntrack and NAT.
+//!
+//! [`FlowTable`] holds every connection once, found by the key of either direction; [`TcpState`]
+//! follows TCP; [`MappingTable`] binds inside to outside endpoints; [`icmp`] finds and translates what
+//! an ICMP error quotes. The owner joins them: on a hit it tracks, touches, counts and rewrites; on a
+//! miss it acquires a mapping, makes room and inserts; on a flow's end it releases the mapping.
+
+pub mod flow;
+pub mod icmp;
+mod index;
+pub mod mapping;
+pub mod table;
+pub mod tcp;
+#[cfg(test)]
+mod testing;
+pub mod timeouts;
+
+pub use flow::{Direction, Flag, Flow, HopId};
+pub use mapping::{MappingId, MappingTable};
+pub use table::{FlowIndex, FlowTable};
+pub use tcp::{TcpSegment, TcpState, Transition};
+pub use timeouts::{Class, Timeouts};

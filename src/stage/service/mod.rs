@@ -1,0 +1,5 @@
+//! Services: published ports.
+
+pub mod publish;
+
+pub use publish::{Publication, PublishError, PublishTable};
