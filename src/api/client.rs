@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::http::{self, HttpError, Lines, Reply};
 use super::paths::RuntimeDir;
-use super::types::StopRequest;
+use super::types::{NetworkQuery, StopRequest, UnpublishQuery};
 use crate::control::model::{
     Deleted, EndpointInfo, ErrorBody, EventInfo, FdbView, FlowQuery, FlowView, NeighbourView,
     NetworkInfo, NetworkSpec, NetworkUpdate, PublicationInfo, PublishRequest, PublishSpec,
@@ -145,8 +145,8 @@ impl Client {
     }
 
     /// Detaches a container from one network or from all.
-    pub fn detach(&self, name: &str, network: Option<&str>) -> Result<Deleted> {
-        let query = network.map_or_else(String::new, |n| format!("?network={}", encode(n)));
+    pub fn detach(&self, name: &str, network: Option<&str>) -> Result<Vec<EndpointInfo>> {
+        let query = query_string(&NetworkQuery { network: network.map(ToOwned::to_owned) });
         self.reply(Method::DELETE, &format!("/v1/endpoints/{}{query}", encode(name)), NOTHING)
     }
 
@@ -155,15 +155,28 @@ impl Client {
         self.get("/v1/publications")
     }
 
-    /// Publishes ports of a container.
-    pub fn publish(&self, name: &str, request: &PublishRequest) -> Result<Vec<PublicationInfo>> {
-        self.send(Method::POST, &format!("/v1/endpoints/{}/publications", encode(name)), request)
+    /// Publishes ports of a container, on one of its networks if one is named.
+    pub fn publish(
+        &self,
+        name: &str,
+        network: Option<&str>,
+        request: &PublishRequest,
+    ) -> Result<Vec<PublicationInfo>> {
+        let query = query_string(&NetworkQuery { network: network.map(ToOwned::to_owned) });
+        let target = format!("/v1/endpoints/{}/publications{query}", encode(name));
+        self.send(Method::POST, &target, request)
     }
 
     /// Takes a publication back.
-    pub fn unpublish(&self, name: &str, spec: &PublishSpec) -> Result<Deleted> {
-        let (name, spec) = (encode(name), encode(&spec.to_string()));
-        let target = format!("/v1/endpoints/{name}/publications?spec={spec}");
+    pub fn unpublish(
+        &self,
+        name: &str,
+        network: Option<&str>,
+        spec: &PublishSpec,
+    ) -> Result<Vec<PublicationInfo>> {
+        let network = network.map(ToOwned::to_owned);
+        let query = query_string(&UnpublishQuery { spec: spec.to_string(), network });
+        let target = format!("/v1/endpoints/{}/publications{query}", encode(name));
         self.reply(Method::DELETE, &target, NOTHING)
     }
 

@@ -11,9 +11,9 @@ use axum::routing::{MethodRouter, delete, get, patch, post};
 
 use super::body::{Body, Query};
 use super::server::{Problem, Service};
-use super::types::{DetachQuery, EventsQuery, ForceQuery, StopRequest, UnpublishQuery};
+use super::types::{NetworkQuery, EventsQuery, ForceQuery, StopRequest, UnpublishQuery};
 use crate::control::model::{
-    FlowQuery, NetworkSpec, NetworkUpdate, PublishRequest, TraceQuery, UplinkSpec,
+    Deleted, FlowQuery, NetworkSpec, NetworkUpdate, PublishRequest, TraceQuery, UplinkSpec,
 };
 use crate::control::{Control, ControlError};
 
@@ -58,9 +58,9 @@ pub(super) fn all() -> Vec<Route> {
         route("DELETE", "/v1/uplinks/{name}", "Remove an uplink", None, None, delete(remove_uplink)),
         route("GET", "/v1/endpoints", "List endpoints", None, Some("EndpointInfo[]"), get(endpoints)),
         route("GET", "/v1/endpoints/{name}", "Show the endpoints of a container", None, Some("EndpointInfo[]"), get(endpoint)),
-        with_query(&["network"], route("DELETE", "/v1/endpoints/{name}", "Detach a container", None, Some("Deleted"), delete(detach))),
-        route("POST", "/v1/endpoints/{name}/publications", "Publish ports of a container", Some("PublishRequest"), Some("PublicationInfo[]"), post(publish)),
-        with_query(&["spec"], route("DELETE", "/v1/endpoints/{name}/publications", "Take published ports back", None, Some("Deleted"), delete(unpublish))),
+        with_query(&["network"], route("DELETE", "/v1/endpoints/{name}", "Detach a container", None, Some("EndpointInfo[]"), delete(detach))),
+        with_query(&["network"], route("POST", "/v1/endpoints/{name}/publications", "Publish ports of a container", Some("PublishRequest"), Some("PublicationInfo[]"), post(publish))),
+        with_query(&["spec", "network"], route("DELETE", "/v1/endpoints/{name}/publications", "Take published ports back", None, Some("PublicationInfo[]"), delete(unpublish))),
         route("GET", "/v1/publications", "List published ports", None, Some("PublicationInfo[]"), get(publications)),
         with_query(FLOW_FILTERS, route("GET", "/v1/flows", "List tracked flows", None, Some("FlowView[]"), get(flows))),
         with_query(FLOW_FILTERS, route("DELETE", "/v1/flows", "Forget flows", None, Some("Deleted"), delete(flush_flows))),
@@ -168,17 +168,20 @@ async fn endpoint(State(service): State<Service>, Path(name): Path<String>) -> A
 async fn detach(
     State(service): State<Service>,
     Path(name): Path<String>,
-    Query(query): Query<DetachQuery>,
+    Query(query): Query<NetworkQuery>,
 ) -> Answer {
-    ask(service, move |control| control.detach(&name, query.network.as_deref())).await
+    let network = query.network;
+    ask(service, move |control| control.detach(&name, network.as_deref(), "as asked for")).await
 }
 
 async fn publish(
     State(service): State<Service>,
     Path(name): Path<String>,
+    Query(query): Query<NetworkQuery>,
     Body(request): Body<PublishRequest>,
 ) -> Answer {
-    make(service, move |control| control.publish(&name, &request)).await
+    let network = query.network;
+    make(service, move |control| control.publish(&name, network.as_deref(), &request.publish)).await
 }
 
 async fn unpublish(
@@ -187,11 +190,12 @@ async fn unpublish(
     Query(query): Query<UnpublishQuery>,
 ) -> Answer {
     let spec = query.spec.parse().map_err(Problem::invalid)?;
-    ask(service, move |control| control.unpublish(&name, &spec)).await
+    let network = query.network;
+    ask(service, move |control| control.unpublish(&name, network.as_deref(), &[spec])).await
 }
 
 async fn publications(State(service): State<Service>) -> Answer {
-    ask(service, |control| Ok(control.publications())).await
+    ask(service, |control| control.ports(None)).await
 }
 
 async fn flows(State(service): State<Service>, Query(query): Query<FlowQuery>) -> Answer {
@@ -199,7 +203,10 @@ async fn flows(State(service): State<Service>, Query(query): Query<FlowQuery>) -
 }
 
 async fn flush_flows(State(service): State<Service>, Query(query): Query<FlowQuery>) -> Answer {
-    ask(service, move |control| control.flush_flows(&query)).await
+    ask(service, move |control| {
+        control.flush_flows(&query).map(|count| Deleted { count })
+    })
+    .await
 }
 
 async fn fdb(State(service): State<Service>) -> Answer {

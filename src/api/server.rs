@@ -14,6 +14,7 @@ use axum::{Json, Router};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+pub use super::listener::{ListenError, bind};
 use super::listener::{Guarded, Peer};
 use super::routes;
 use super::types::StopRequest;
@@ -41,19 +42,32 @@ pub(super) struct Problem {
     body: ErrorBody,
 }
 
-/// Serves the API until the daemon is to end: by request, SIGTERM or SIGINT. `ready` is called once
-/// requests are answered.
+/// What the daemon does at the server's word.
+pub struct Hooks {
+    /// Requests are answered from now on.
+    pub ready: Box<dyn FnOnce()>,
+    /// SIGHUP: the configuration is to be read anew.
+    pub reload: Arc<dyn Fn(&mut Control) + Send + Sync>,
+}
+
+impl fmt::Debug for Hooks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hooks").finish_non_exhaustive()
+    }
+}
+
+/// Serves the API until the daemon is to end: by request, SIGTERM or SIGINT.
 pub fn serve(
     listener: std::os::unix::net::UnixListener,
     access: Access,
     control: Arc<Mutex<Control>>,
-    ready: impl FnOnce(),
+    hooks: Hooks,
 ) -> io::Result<StopRequest> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
         .build()?;
-    let stopped = runtime.block_on(run(listener, access, control, ready));
+    let stopped = runtime.block_on(run(listener, access, control, hooks));
     // A follower that does not read would hold the daemon up.
     runtime.shutdown_timeout(Duration::from_millis(100));
     stopped
@@ -63,26 +77,27 @@ async fn run(
     listener: std::os::unix::net::UnixListener,
     access: Access,
     control: Arc<Mutex<Control>>,
-    ready: impl FnOnce(),
+    hooks: Hooks,
 ) -> io::Result<StopRequest> {
     let (stop, mut stopped) = watch::channel(None);
     let service = Service { control, stop: Arc::new(stop) };
     let (mut term, mut int) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    // A terminal that closes must not end a daemon without a word.
     let mut hangup = signal(SignalKind::hangup())?;
 
     let app = router(service.clone()).into_make_service_with_connect_info::<Peer>();
     let server = axum::serve(Guarded::new(listener, access)?, app)
         .with_graceful_shutdown(wait_for_stop(service.stop.subscribe()));
     let server = tokio::spawn(server.into_future());
-    ready();
+    (hooks.ready)();
     let request = loop {
         tokio::select! {
             _ = term.recv() => break StopRequest::default(),
             _ = int.recv() => break StopRequest::default(),
             _ = hangup.recv() => {
-                tracing::warn!("SIGHUP does nothing: the configuration is read at start only");
+                let reload = Arc::clone(&hooks.reload);
+                let read = service.with_control(move |control| { reload(control); Ok(()) });
+                let _ = read.await;
             }
             request = stopped.wait_for(Option::is_some) => {
                 break request.ok().and_then(|request| *request).unwrap_or_default();

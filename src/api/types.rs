@@ -30,11 +30,11 @@ pub struct ForceQuery {
     pub force: bool,
 }
 
-/// Query of `DELETE /v1/endpoints/{name}`.
+/// Query of what concerns a container's endpoint on one network.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct DetachQuery {
-    /// Only from this network.
+pub struct NetworkQuery {
+    /// Only on this network.
     #[serde(default)]
     pub network: Option<String>,
 }
@@ -45,4 +45,7 @@ pub struct DetachQuery {
 pub struct UnpublishQuery {
     /// What was published, in the words of `-p`.
     pub spec: String,
+    /// Only on this network.
+    #[serde(default)]
+    pub network: Option<String>,
 }

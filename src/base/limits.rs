@@ -87,6 +87,8 @@ pub const API_BODY_MAX: usize = 4 * 1024 * 1024;
 pub const API_REPLY_MAX: usize = 128 * 1024 * 1024;
 /// Connections to the API at one time; further ones wait in the socket's backlog.
 pub const API_CONNECTIONS_MAX: usize = 256;
+/// Attachers served at one time; further ones wait in the socket's backlog.
+pub const ATTACHERS_MAX: usize = 32;
 /// Events queued for one follower of the API before it misses some.
 pub const EVENTS_QUEUED_MAX: usize = 4_096;
 /// Frames of one batch. 64 is where the gain of batching has flattened (VPP uses 256, OVS 32).

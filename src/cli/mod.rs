@@ -3,6 +3,7 @@
 //! [`crate::api::client`], and prints with [`output`].
 
 mod attach;
+mod daemon;
 mod events;
 mod exec;
 mod flows;
@@ -49,6 +50,8 @@ pub struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    /// Run the switch
+    Daemon(daemon::Daemon),
     /// Run a command on networks of its own
     Run(run::Run),
     /// Run a command in a container
@@ -115,6 +118,7 @@ pub fn main() -> u8 {
 fn dispatch(cli: Cli) -> Outcome {
     let global = &cli.global;
     match cli.command {
+        Command::Daemon(args) => daemon::run(global, &args),
         Command::Run(args) => run::run(global, &args),
         Command::Exec(args) => exec::exec(global, &args),
         Command::Stop(args) => exec::stop(global, &args),

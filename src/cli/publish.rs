@@ -14,6 +14,9 @@ pub(crate) struct Publish {
     /// [[hostIP:]hostPort[-end]:]port[-end][/tcp|udp|sctp]
     #[arg(required = true, value_name = "SPEC")]
     specs: Vec<PublishSpec>,
+    /// The network, for a container on several
+    #[arg(long, value_name = "NAME")]
+    network: Option<String>,
 }
 
 /// `wharf port`
@@ -28,7 +31,7 @@ pub(crate) struct Port {
 /// Runs `wharf publish`. The host ports are printed, since the daemon may have chosen them.
 pub(crate) fn publish(global: &Global, args: Publish) -> Outcome {
     let request = PublishRequest { publish: args.specs };
-    for publication in global.client().publish(&args.name, &request)? {
+    for publication in global.client().publish(&args.name, args.network.as_deref(), &request)? {
         line(&arrow(&publication))?;
     }
     Ok(0)
@@ -38,7 +41,7 @@ pub(crate) fn publish(global: &Global, args: Publish) -> Outcome {
 pub(crate) fn unpublish(global: &Global, args: &Publish) -> Outcome {
     let client = global.client();
     for spec in &args.specs {
-        client.unpublish(&args.name, spec)?;
+        client.unpublish(&args.name, args.network.as_deref(), spec)?;
     }
     Ok(0)
 }

@@ -81,7 +81,7 @@ fn serve(connection: &Connection, hello: &Hello, access: Access, control: &Mutex
 }
 
 fn take_back(attached: &Attached, control: &Mutex<Control>) {
-    if let Err(error) = lock(control).detach(&attached.endpoint, None) {
+    if let Err(error) = lock(control).detach(&attached.endpoint, None, "its attacher went away") {
         tracing::warn!(%error, "not taken back");
     }
 }

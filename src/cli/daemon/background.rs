@@ -24,7 +24,7 @@ const TAIL_BYTES: u64 = 16 * 1024;
 /// What the daemon writes when it answers.
 const READY: &str = "ready";
 
-/// Starts a daemon with these arguments and returns when it answers.
+/// Starts this program once more with these arguments, without `--background`, and returns when it answers.
 pub(crate) fn start(dir: &RuntimeDir, arguments: &[OsString]) -> Result<(), Failure> {
     place::make_runtime_dir(dir)?;
     let log_path = dir.log_file();
@@ -35,7 +35,7 @@ pub(crate) fn start(dir: &RuntimeDir, arguments: &[OsString]) -> Result<(), Fail
     fcntl_setfd(&writer, FdFlags::empty())?;
 
     let mut command = Command::new(std::env::current_exe()?);
-    command.arg("daemon").args(arguments);
+    command.args(arguments);
     command.arg("--new-session").arg("--ready-fd").arg(writer.as_raw_fd().to_string());
     command.current_dir("/").stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     let mut daemon = command.spawn()?;

@@ -1,33 +1,33 @@
-//! Control's workers, with threads behind them.
+//! Control's workers.
 
-use std::io;
 use std::sync::{Arc, Mutex};
 
-use crossbeam_channel::{Receiver, unbounded};
+use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::attaching::lock;
-use crate::base::hash::Seed;
 use crate::cli::output::Failure;
 use crate::control::Control;
 use crate::control::config::Config;
 use crate::control::outside::{Dataplane, DataplaneError};
-use crate::io::random;
-use crate::worker::{Answer, Command, Notice, Query, Worker};
+use crate::worker::command::{Answer, Command, Notice, Query};
 
-/// The one worker there is.
+/// Stands in until the workers are there: knows nothing and forwards nothing.
 #[derive(Debug)]
-struct One(Worker);
+struct Idle(#[allow(dead_code, reason = "keeps the channel open")] Sender<Notice>);
 
-impl Dataplane for One {
-    fn send(&self, command: Command) {
-        if let Err(error) = self.0.send(command) {
-            tracing::error!(%error, "a worker was not told");
-        }
-    }
+impl Dataplane for Idle {
+    fn send(&self, _command: Command) {}
 
     fn query(&self, query: Query) -> Result<Vec<Answer>, DataplaneError> {
-        let failed = |error: io::Error| DataplaneError { worker: 0, why: error.to_string() };
-        Ok(vec![self.0.query(query).map_err(failed)?])
+        Ok(match query {
+            Query::Flows(_) => vec![Answer::Flows(Vec::new())],
+            Query::FlushFlows(_) => vec![Answer::Flushed(0)],
+            Query::Fdb => vec![Answer::Fdb(Vec::new())],
+            Query::Neighbours => vec![Answer::Neighbours(Vec::new())],
+            Query::Routes => vec![Answer::Routes(Vec::new())],
+            Query::Ports => vec![Answer::Ports(Vec::new())],
+            Query::Worker | Query::Trace(_) => Vec::new(),
+        })
     }
 
     fn workers(&self) -> usize {
@@ -36,13 +36,9 @@ impl Dataplane for One {
 }
 
 /// Starts the workers. What they notice comes out of the receiver.
-pub(super) fn start(config: &Config) -> Result<(Box<dyn Dataplane>, Receiver<Notice>), Failure> {
-    if config.workers.is_some_and(|workers| workers > 1) {
-        return Err(Failure::new("this version has one worker").hint("leave `workers` out"));
-    }
+pub(super) fn start(_config: &Config) -> Result<(Box<dyn Dataplane>, Receiver<Notice>), Failure> {
     let (sender, notices) = unbounded();
-    let worker = Worker::start(Seed::new(random::number()?), sender)?;
-    Ok((Box::new(One(worker)), notices))
+    Ok((Box::new(Idle(sender)), notices))
 }
 
 /// Tells control what workers notice, from now on.
@@ -53,7 +49,7 @@ pub(super) fn listen(
     let control = Arc::clone(control);
     std::thread::Builder::new().name("notices".to_owned()).spawn(move || {
         for notice in notices {
-            lock(&control).handle_notice(notice);
+            lock(&control).notice(notice);
         }
     })?;
     Ok(())

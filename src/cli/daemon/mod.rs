@@ -10,7 +10,6 @@
 mod attaching;
 mod background;
 mod dataplane;
-mod keeper;
 mod log;
 mod place;
 
@@ -18,28 +17,33 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use self::keeper::HolderKeeper;
 use self::log::LogFormat;
 use super::human::unix_millis;
 use super::options::Global;
 use super::output::{Failure, Outcome, line};
 use crate::api::paths::RuntimeDir;
-use crate::api::server;
+use crate::api::server::{self, Hooks};
 use crate::api::types::StopRequest;
 use crate::attach::server::Access;
-use crate::control::config::{Config, DefaultUplink, Paths};
-use crate::control::outside::Outside;
-use crate::control::{Control, Settings, store};
+use crate::control::config::{Config, ConfigError, DefaultUplink, Paths};
+use crate::control::keeper::{self, HolderKeeper};
+use crate::control::netstate::SystemHost;
+
+use crate::control::store::redb::RedbStore;
+use crate::control::{Control, Outside, Settings};
 use crate::io::fdpass::group_id;
 use crate::io::{inherit, process};
 
 /// Its members may use the daemon.
 const GROUP: &str = "wharf";
+/// Queues of each TAP: one for each worker.
+const QUEUES: usize = 1;
 /// How long `wharf daemon stop` waits for the daemon's end.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -157,19 +161,47 @@ impl Daemon {
         })
     }
 
-    /// The file's settings, and over them the command line's.
-    fn settings(&self, paths: &Paths) -> Result<Config, Failure> {
-        let mut config = match self.config {
-            Some(_) => Config::load(&paths.config_file)?,
-            None => Config::load_default(&paths.config_file)?,
+    fn source(&self, paths: &Paths) -> ConfigSource {
+        ConfigSource {
+            file: paths.config_file.clone(),
+            must_exist: self.config.is_some(),
+            uplink: self.uplink.clone(),
+            workers: self.workers,
+        }
+    }
+}
+
+/// Where settings come from: the file, and over it the command line.
+#[derive(Clone, Debug)]
+struct ConfigSource {
+    file: PathBuf,
+    must_exist: bool,
+    uplink: Option<String>,
+    workers: Option<usize>,
+}
+
+impl ConfigSource {
+    fn read(&self) -> Result<Config, ConfigError> {
+        let mut config = if self.must_exist {
+            Config::load(&self.file)?
+        } else {
+            Config::load_default(&self.file)?
         };
         if let Some(uplink) = &self.uplink {
             config.default_uplink = Some(uplink.clone());
         }
-        if let Some(workers) = self.workers {
-            config.workers = Some(workers);
-        }
+        config.workers = self.workers.or(config.workers);
         Ok(config)
+    }
+
+    /// SIGHUP: what can be changed while the daemon runs is changed; a file that is wrong changes
+    /// nothing.
+    fn reload(&self, control: &mut Control) {
+        let read = self.read().map_err(|error| error.to_string());
+        match read.and_then(|config| control.reload(config).map_err(|error| error.to_string())) {
+            Ok(()) => tracing::info!(file = %self.file.display(), "the configuration was read anew"),
+            Err(error) => tracing::error!("the configuration stays as it was: {error}"),
+        }
     }
 }
 
@@ -180,7 +212,8 @@ fn serve(global: &Global, args: &Daemon) -> Outcome {
     })?;
     let paths = args.paths(&global.runtime_dir())?;
     let dir = RuntimeDir::new(&paths.runtime_dir);
-    let config = args.settings(&paths)?;
+    let source = args.source(&paths);
+    let config = source.read()?;
     if args.new_session {
         rustix::process::setsid()?;
     }
@@ -200,7 +233,12 @@ fn serve(global: &Global, args: &Daemon) -> Outcome {
     let access = Access { owner: rustix::process::geteuid().as_raw(), group };
     attaching::start(&dir.attach_socket(), access, Arc::clone(&control))?;
     let listener = server::bind(&dir.api_socket(), group)?;
-    let stopped = server::serve(listener, access, Arc::clone(&control), || ready(&dir, ready_fd))?;
+    let place = dir.clone();
+    let hooks = Hooks {
+        ready: Box::new(move || ready(&place, ready_fd)),
+        reload: Arc::new(move |control| source.reload(control)),
+    };
+    let stopped = server::serve(listener, access, Arc::clone(&control), hooks)?;
     end(&dir, stopped, &control);
     Ok(0)
 }
@@ -211,19 +249,26 @@ fn start_control(
     paths: Paths,
     dir: &RuntimeDir,
 ) -> Result<Arc<Mutex<Control>>, Failure> {
-    let store = store::open(&paths.state_dir)?;
+    let store = Box::new(RedbStore::open(&paths.state_dir)?);
     let (dataplane, notices) = dataplane::start(&config)?;
     let outside = Outside {
         store,
         dataplane,
-        keeper: Box::new(HolderKeeper::new(dir.holder_socket())),
-        host: Box::new(crate::control::host::RealHost),
+        keeper: Box::new(HolderKeeper::new(dir.holder_socket(), holder_command)),
+        host: Box::new(SystemHost { queues: QUEUES }),
     };
     let settings =
-        Settings { config, paths, clock: unix_millis, queues: 1, socket_uplink: false };
+        Settings { config, paths, clock: unix_millis, queues: QUEUES, socket_uplink: false };
     let control = Arc::new(Mutex::new(Control::new(settings, outside)?));
     dataplane::listen(notices, &control)?;
     Ok(control)
+}
+
+/// The same program under another command.
+fn holder_command() -> std::io::Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("holder");
+    Ok(command)
 }
 
 /// Tells everybody who waits for it that requests are answered.
