@@ -6,10 +6,7 @@ pub mod base;
 pub mod cli;
 pub mod config;
 pub mod control;
-pub mod datapath {
-    //! Layer 5: the joiner. What it tells about itself.
-    pub mod inspect;
-}
+pub mod datapath;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod io;

@@ -241,7 +241,7 @@ impl Control {
         let Some(uplink) = uplink.and_then(|id| self.state.uplinks.get(&id)) else {
             return Vec::new();
         };
-        let leased: Vec<_> = uplink.leases.iter().flat_map(|l| l.dns.iter().copied()).collect();
+        let leased: Vec<_> = uplink.lan.dns.iter().map(|dns| dns.ip()).collect();
         if leased.is_empty() { self.outside.host.name_servers() } else { leased }
     }
 
@@ -301,10 +301,7 @@ impl Control {
     pub fn notice(&mut self, notice: Notice) {
         match notice {
             Notice::PortDead(port) => self.port_dead(port),
-            Notice::Leased { uplink, addr, routers, dns, mtu } => {
-                self.leased(uplink, super::state::LeaseState { addr, routers, dns, mtu });
-            }
-            Notice::LeaseLost { uplink } => self.lease_lost(uplink),
+            Notice::Configured(uplink, lan) => self.configured(uplink, lan),
             Notice::Failed(text) => self.event(EventKind::WorkerFailed, None, None, text),
         }
     }

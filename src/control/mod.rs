@@ -31,6 +31,7 @@ mod reconcile;
 mod state;
 pub mod store;
 mod uplinks;
+pub mod workers;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -4,10 +4,7 @@
 //! namespace that their thread was in when they were opened. So whatever has to happen in another
 //! namespace happens on a fresh thread that enters it, does the work, hands the descriptors back and
 //! ends; a thread that will be used again never changes its namespace.
-#![allow(
-    unsafe_code,
-    reason = "`unshare` is unsafe because of a flag that is not used here; nsfs has only ioctls"
-)]
+#![allow(unsafe_code, reason = "namespace ioctls have no safe wrapper")]
 
 use std::fs::File;
 use std::io;
@@ -107,30 +104,21 @@ impl NetNs {
         Ok(Self { fd: self.fd.try_clone()? })
     }
 
-    /// Enters the user namespace that owns this one, with all rights in it, for the rest of the
-    /// process's life: an ordinary user's way to a container that another process of the same user
-    /// made. Only for a process with one thread; nothing happens if it is there already.
-    pub fn enter_owner(&self) -> Result<(), NetNsError> {
-        // SAFETY: NS_GET_USERNS takes no argument and touches no memory of ours.
-        let fd = unsafe { libc::ioctl(self.fd.as_raw_fd(), libc::NS_GET_USERNS) };
-        if fd < 0 {
-            return Err(NetNsError::Enter(io::Error::last_os_error()));
-        }
-        // SAFETY: the ioctl has just made this descriptor, and nobody else knows it.
-        let owner = unsafe { OwnedFd::from_raw_fd(fd) };
-        let identity = |stat: rustix::fs::Stat| (stat.st_dev, stat.st_ino);
-        let own = rustix::fs::stat("/proc/self/ns/user").map(identity);
-        if own == rustix::fs::fstat(&owner).map(identity) {
-            return Ok(());
-        }
-        rustix::thread::move_into_link_name_space(owner.as_fd(), Some(LinkNameSpaceType::User))
-            .map_err(|e| NetNsError::Enter(e.into()))
-    }
-
     /// Its identity.
     pub fn id(&self) -> io::Result<NetNsId> {
         let stat = rustix::fs::fstat(&self.fd)?;
         Ok(NetNsId { dev: stat.st_dev, ino: stat.st_ino })
+    }
+
+    /// The user namespace that owns it: whoever is root there may change it.
+    pub fn owner(&self) -> io::Result<OwnedFd> {
+        // SAFETY: NS_GET_USERNS takes no argument and touches no memory of ours.
+        let fd = unsafe { libc::ioctl(self.fd.as_raw_fd(), libc::NS_GET_USERNS) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the descriptor was just opened and is owned by nobody else.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 
     fn is_network_namespace(&self) -> bool {

@@ -20,22 +20,25 @@
 
 mod child;
 mod idmap;
+mod namespaces;
 mod setup;
 mod signals;
 
 use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
 
 use rustix::process::Signal;
-use rustix::thread::{CapabilitySet, ThreadNameSpaceType, UnshareFlags};
+use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
 use super::fdpass::{Connection, FdPassError};
+use super::netns::NetNs;
+use namespaces::{Joined, enter_user_namespace, unshare};
 
 pub use child::{Child, Process};
+pub use namespaces::{has_capability, may_make_namespaces};
 pub use setup::{SetupError, overlay_file, prepare_network};
 pub use signals::{Received, SignalFd};
 
@@ -157,7 +160,43 @@ pub fn spawn(
     isolation: Isolation,
     prepare: impl FnOnce() -> Result<Vec<u8>, String>,
 ) -> Result<Child, SpawnError> {
-    let program = command.get_program().to_string_lossy().into_owned();
+    start(Some(command), isolation, prepare)
+}
+
+/// Runs `work` in a forked process inside the namespaces, without a command: what only a process with
+/// one thread can do, such as entering another user namespace. What it returns; nothing of it is left
+/// over.
+pub fn run_isolated(
+    isolation: Isolation,
+    work: impl FnOnce() -> Result<Vec<u8>, String>,
+) -> Result<Vec<u8>, SpawnError> {
+    let child = start(None, isolation, work)?;
+    child.process().wait()?;
+    Ok(child.report)
+}
+
+/// Runs `work` in a forked process in the user namespace that owns `ns`, as its root: with this, an
+/// ordinary user attaches a network namespace of which only the path is known.
+pub fn run_as_owner_of(
+    ns: &NetNs,
+    work: impl FnOnce() -> Result<Vec<u8>, String>,
+) -> Result<Vec<u8>, SpawnError> {
+    let isolation = Isolation { network: Network::Host, die_with_parent: true, new_session: false };
+    let owner = ns.owner()?;
+    run_isolated(isolation, || {
+        enter_user_namespace(&owner)
+            .map_err(|e| format!("cannot enter the user namespace that owns the network: {e}"))?;
+        work()
+    })
+}
+
+fn start(
+    command: Option<&mut Command>,
+    isolation: Isolation,
+    prepare: impl FnOnce() -> Result<Vec<u8>, String>,
+) -> Result<Child, SpawnError> {
+    let program =
+        command.as_ref().map(|command| command.get_program().to_string_lossy().into_owned());
     let target = match isolation.network {
         Network::Of(pid) => Some(Joined::open(pid)?),
         Network::New | Network::Host => None,
@@ -176,7 +215,7 @@ pub fn spawn(
     }
     drop(theirs);
     let process = Process::open(pid.cast_unsigned())?;
-    match supervise(&ours, &process, &program, isolation) {
+    match supervise(&ours, &process, &program.unwrap_or_default(), isolation) {
         Ok(report) => Ok(Child::new(process, report)),
         Err(error) => {
             let _ = process.signal(Signal::KILL);
@@ -263,18 +302,24 @@ struct Plan {
 /// The child's side. Becomes the command or ends.
 fn run_child(
     connection: &Connection,
-    command: &mut Command,
+    command: Option<&mut Command>,
     plan: &Plan,
     prepare: impl FnOnce() -> Result<Vec<u8>, String>,
 ) -> ! {
-    let failed =
+    let outcome =
         catch_unwind(AssertUnwindSafe(|| become_command(connection, command, plan, prepare)))
-            .unwrap_or_else(|_| Failure::new(Stage::Prepare, "a bug: the preparation panicked"));
-    let message =
-        FromChild::Failed { stage: failed.stage, errno: failed.errno, message: failed.message };
-    let _ = send(connection, &message);
+            .unwrap_or_else(|_| {
+                Err(Failure::new(Stage::Prepare, "a bug: the preparation panicked"))
+            });
+    let code = match outcome {
+        Ok(()) => 0,
+        Err(Failure { stage, errno, message }) => {
+            let _ = send(connection, &FromChild::Failed { stage, errno, message });
+            EXIT_OURS
+        }
+    };
     // SAFETY: ends the process at once, without running anything that belongs to the parent.
-    unsafe { libc::_exit(EXIT_OURS) }
+    unsafe { libc::_exit(code) }
 }
 
 struct Failure {
@@ -293,34 +338,32 @@ impl Failure {
     }
 }
 
-/// Returns only what went wrong.
+/// Returns only if there is no command or something went wrong.
 fn become_command(
     connection: &Connection,
-    command: &mut Command,
+    command: Option<&mut Command>,
     plan: &Plan,
     prepare: impl FnOnce() -> Result<Vec<u8>, String>,
-) -> Failure {
-    let work = || -> Result<(), Failure> {
-        match &plan.target {
-            Some(joined) => joined.enter().map_err(|e| Failure::io(Stage::Join, &e))?,
-            None if plan.isolation.network == Network::New => take_namespaces(connection)?,
-            None => {}
-        }
-        if plan.isolation.new_session {
-            rustix::process::setsid().map_err(|e| Failure::io(Stage::Session, &e.into()))?;
-        }
-        let report = prepare().map_err(|message| Failure::new(Stage::Prepare, message))?;
-        if plan.isolation.die_with_parent {
-            bind_to_parent(plan.parent).map_err(|e| Failure::io(Stage::Session, &e))?;
-        }
-        send(connection, &FromChild::Prepared(report))
-            .map_err(|e| Failure::new(Stage::Prepare, e.to_string()))
-    };
-    if let Err(failure) = work() {
-        return failure;
+) -> Result<(), Failure> {
+    match &plan.target {
+        Some(joined) => joined.enter().map_err(|e| Failure::io(Stage::Join, &e))?,
+        None if plan.isolation.network == Network::New => take_namespaces(connection)?,
+        None => {}
     }
-    // Also empties the signal mask, which a signal descriptor in the parent may have filled.
-    Failure::io(Stage::Exec, &command.exec())
+    if plan.isolation.new_session {
+        rustix::process::setsid().map_err(|e| Failure::io(Stage::Session, &e.into()))?;
+    }
+    let report = prepare().map_err(|message| Failure::new(Stage::Prepare, message))?;
+    if plan.isolation.die_with_parent {
+        bind_to_parent(plan.parent).map_err(|e| Failure::io(Stage::Session, &e))?;
+    }
+    send(connection, &FromChild::Prepared(report))
+        .map_err(|e| Failure::new(Stage::Prepare, e.to_string()))?;
+    match command {
+        // Also empties the signal mask, which a signal descriptor in the parent may have filled.
+        Some(command) => Err(Failure::io(Stage::Exec, &command.exec())),
+        None => Ok(()),
+    }
 }
 
 fn take_namespaces(connection: &Connection) -> Result<(), Failure> {
@@ -336,9 +379,16 @@ fn take_namespaces(connection: &Connection) -> Result<(), Failure> {
         .map_err(|e| Failure::io(Stage::Namespaces, &e))
 }
 
-fn unshare(flags: UnshareFlags) -> io::Result<()> {
-    // SAFETY: the only unsound flag is CLONE_FILES, which nobody passes.
-    Ok(unsafe { rustix::thread::unshare_unsafe(flags) }?)
+/// Whether the kernel lets this user make a user namespace and be somebody in it. Some systems allow
+/// the first and not the second.
+pub fn try_user_namespace() -> Result<(), SpawnError> {
+    let isolation = Isolation { network: Network::Host, die_with_parent: true, new_session: false };
+    run_isolated(isolation, || {
+        unshare(UnshareFlags::NEWUSER).map_err(|e| format!("making one fails: {e}"))?;
+        unshare(UnshareFlags::NEWNET).map_err(|e| format!("it has no rights inside: {e}"))?;
+        Ok(Vec::new())
+    })
+    .map(drop)
 }
 
 /// Goes on as a process of its own: no child of the caller any more, in a session without a terminal.
@@ -364,16 +414,6 @@ pub fn raise_open_files() -> io::Result<u64> {
     Ok(limit.maximum.unwrap_or(u64::MAX))
 }
 
-/// Whether this thread may make namespaces without a user namespace of its own.
-pub fn may_make_namespaces() -> bool {
-    has_capability(CapabilitySet::SYS_ADMIN)
-}
-
-/// Whether this thread has the capability in effect, in its user namespace.
-pub fn has_capability(capability: CapabilitySet) -> bool {
-    rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(capability))
-}
-
 fn bind_to_parent(parent: u32) -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     // The parent may have died before the line above took effect.
@@ -383,42 +423,4 @@ fn bind_to_parent(parent: u32) -> io::Result<()> {
 
 fn send(connection: &Connection, message: &FromChild) -> Result<(), FdPassError> {
     connection.send(&serde_json::to_vec(message).unwrap_or_default(), &[])
-}
-
-/// The namespaces of a running process.
-struct Joined {
-    process: Process,
-    kinds: ThreadNameSpaceType,
-}
-
-impl Joined {
-    fn open(pid: u32) -> Result<Self, SpawnError> {
-        let failed = |source: io::Error| SpawnError::Join { pid, source };
-        let process = Process::open(pid).map_err(failed)?;
-        let mut kinds = ThreadNameSpaceType::empty();
-        for (name, kind) in [
-            ("user", ThreadNameSpaceType::USER),
-            ("net", ThreadNameSpaceType::NETWORK),
-            ("mnt", ThreadNameSpaceType::MOUNT),
-        ] {
-            // Entering the user namespace one is in is an error.
-            let theirs = std::fs::read_link(format!("/proc/{pid}/ns/{name}")).map_err(failed)?;
-            let own = std::fs::read_link(format!("/proc/self/ns/{name}")).map_err(failed)?;
-            kinds.set(kind, theirs != own);
-        }
-        Ok(Self { process, kinds })
-    }
-
-    fn enter(&self) -> io::Result<()> {
-        if self.kinds.is_empty() {
-            return Ok(());
-        }
-        // Entering mounts also moves to their root directory.
-        let directory = std::env::current_dir();
-        rustix::thread::move_into_thread_name_spaces(self.process.as_fd(), self.kinds)?;
-        if let Ok(directory) = directory {
-            let _ = std::env::set_current_dir(directory);
-        }
-        if self.kinds.contains(ThreadNameSpaceType::USER) { setup::become_root() } else { Ok(()) }
-    }
 }
