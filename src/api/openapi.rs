@@ -41,9 +41,10 @@ pub(super) fn document() -> Value {
 }
 
 fn operation(route: &Route) -> Value {
-    let in_path = route.path.split('/').filter_map(|part| {
-        part.strip_prefix('{').and_then(|part| part.strip_suffix('}'))
-    });
+    let in_path = route
+        .path
+        .split('/')
+        .filter_map(|part| part.strip_prefix('{').and_then(|part| part.strip_suffix('}')));
     let parameter = |name: &str, place: &str| {
         json!({
             "name": name,

@@ -11,7 +11,7 @@ use axum::routing::{MethodRouter, delete, get, patch, post};
 
 use super::body::{Body, Query};
 use super::server::{Problem, Service};
-use super::types::{NetworkQuery, EventsQuery, ForceQuery, StopRequest, UnpublishQuery};
+use super::types::{EventsQuery, ForceQuery, NetworkQuery, StopRequest, UnpublishQuery};
 use crate::control::model::{
     Deleted, FlowQuery, NetworkSpec, NetworkUpdate, PublishRequest, TraceQuery, UplinkSpec,
 };
@@ -203,10 +203,7 @@ async fn flows(State(service): State<Service>, Query(query): Query<FlowQuery>) -
 }
 
 async fn flush_flows(State(service): State<Service>, Query(query): Query<FlowQuery>) -> Answer {
-    ask(service, move |control| {
-        control.flush_flows(&query).map(|count| Deleted { count })
-    })
-    .await
+    ask(service, move |control| control.flush_flows(&query).map(|count| Deleted { count })).await
 }
 
 async fn fdb(State(service): State<Service>) -> Answer {

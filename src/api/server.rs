@@ -14,8 +14,8 @@ use axum::{Json, Router};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-pub use super::listener::{ListenError, bind};
 use super::listener::{Guarded, Peer};
+pub use super::listener::{ListenError, bind};
 use super::routes;
 use super::types::StopRequest;
 use crate::attach::server::Access;
@@ -81,8 +81,7 @@ async fn run(
 ) -> io::Result<StopRequest> {
     let (stop, mut stopped) = watch::channel(None);
     let service = Service { control, stop: Arc::new(stop) };
-    let (mut term, mut int) =
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut hangup = signal(SignalKind::hangup())?;
 
     let app = router(service.clone()).into_make_service_with_connect_info::<Peer>();

@@ -7,9 +7,8 @@ use clap::Args;
 use super::join::{Join, Joined};
 use super::options::{DEFAULT_NETWORK, EndpointOptions, Global};
 use super::output::{Failure, Outcome};
-use crate::attach::client::AttachError;
 use crate::io::netns::NetNs;
-use crate::io::process::may_make_namespaces;
+use crate::io::process::{may_make_namespaces, run_as_owner_of};
 
 /// `wharf attach`
 #[derive(Args, Debug)]
@@ -68,22 +67,29 @@ pub(crate) fn detach(global: &Global, args: &Detach) -> Outcome {
 fn join_and_print(global: &Global, join: &Join<'_>, target: &NetNs) -> Outcome {
     // Asked before anything is made: the most frequent mistake gets the plainest answer.
     global.client().status()?;
-    if !may_make_namespaces() {
-        target.enter_owner()?;
-    }
-    let mut joined = Joined::default();
-    if let Err(error) = join.attach(target, &mut joined) {
-        joined.undo(global);
-        return Err(explain(error));
-    }
+    let joined = if may_make_namespaces() {
+        attach_all(global, join, target).map_err(Failure::new)?
+    } else {
+        // An ordinary user is root in the user namespace that the target belongs to.
+        let report = run_as_owner_of(target, || {
+            let joined = attach_all(global, join, target)?;
+            serde_json::to_vec(&joined).map_err(|error| error.to_string())
+        });
+        serde_json::from_slice(&report?)?
+    };
     joined.tell(global);
     joined.print_name()?;
     Ok(0)
 }
 
-fn explain(error: AttachError) -> Failure {
-    match error {
-        AttachError::Refused(refusal) => Failure::new(refusal.message),
-        other => other.into(),
+/// All networks or none.
+fn attach_all(global: &Global, join: &Join<'_>, target: &NetNs) -> Result<Joined, String> {
+    let mut joined = Joined::default();
+    match join.attach(target, &mut joined) {
+        Ok(()) => Ok(joined),
+        Err(error) => {
+            joined.undo(global);
+            Err(error.to_string())
+        }
     }
 }

@@ -53,8 +53,8 @@ pub(crate) struct Joined {
 }
 
 impl Join<'_> {
-    /// Attaches `target` to each network. If one fails, those before it are attached still: `undo`
-    /// tells which.
+    /// Attaches `target` to each network. If one fails, those before it are attached still:
+    /// [`Joined::undo`] takes them back.
     pub(crate) fn attach(&self, target: &NetNs, done: &mut Joined) -> Result<(), AttachError> {
         for (index, network) in self.networks.iter().enumerate() {
             let attachment = if index == 0 {

@@ -4,6 +4,7 @@
 
 mod attach;
 mod daemon;
+mod doctor;
 mod events;
 mod exec;
 mod flows;
@@ -95,6 +96,8 @@ enum Command {
     Trace(trace::Trace),
     /// Show how the daemon is
     Status(Format),
+    /// Show what this kernel and this user can do, and what that means
+    Doctor(Format),
     /// Keep containers' interfaces while there is no daemon; started by it
     Holder(holder::Holder),
     /// Print a completion script
@@ -139,6 +142,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Events(args) => events::run(global, &args),
         Command::Trace(args) => trace::run(global, args),
         Command::Status(format) => status::run(global, format),
+        Command::Doctor(format) => doctor::run(global, format),
         Command::Holder(args) => holder::run(global, &args),
         Command::Completions(args) => generate::completions(&args),
         Command::Man(args) => generate::man(global, &args),

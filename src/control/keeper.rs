@@ -9,8 +9,8 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::attach::holder::{HolderClient, HolderError};
 use super::outside::Keeper;
+use crate::attach::holder::{HolderClient, HolderError};
 use crate::io::fdpass::FdPassError;
 use crate::io::tap::Tap;
 
@@ -65,7 +65,8 @@ impl Keeper for HolderKeeper {
             return Ok(());
         }
         let fds: Vec<_> = taps.iter().map(AsFd::as_fd).collect();
-        self.with_client(|client| client.put(key, serde_json::Value::Null, &fds)).map_err(|e| e.to_string())
+        self.with_client(|client| client.put(key, serde_json::Value::Null, &fds))
+            .map_err(|e| e.to_string())
     }
 
     fn forget(&mut self, key: &str) -> Result<(), String> {

@@ -2,8 +2,8 @@
 
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::fmt::format;
+use tracing_subscriber::fmt::time::FormatTime;
 
 use crate::cli::human;
 
@@ -25,7 +25,10 @@ pub(super) fn start(format: LogFormat, verbose: u8, quiet: bool) {
         _ => "debug",
     };
     let filter = EnvFilter::try_from_env("WHARF_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_timer(Utc);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_timer(Utc);
     let builder = builder.with_target(verbose > 0).with_ansi(false);
     // A second start, in a test say, changes nothing.
     let _ = match format {

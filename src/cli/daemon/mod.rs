@@ -199,7 +199,9 @@ impl ConfigSource {
     fn reload(&self, control: &mut Control) {
         let read = self.read().map_err(|error| error.to_string());
         match read.and_then(|config| control.reload(config).map_err(|error| error.to_string())) {
-            Ok(()) => tracing::info!(file = %self.file.display(), "the configuration was read anew"),
+            Ok(()) => {
+                tracing::info!(file = %self.file.display(), "the configuration was read anew")
+            }
             Err(error) => tracing::error!("the configuration stays as it was: {error}"),
         }
     }
