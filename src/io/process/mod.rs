@@ -360,8 +360,11 @@ fn become_command(
     send(connection, &FromChild::Prepared(report))
         .map_err(|e| Failure::new(Stage::Prepare, e.to_string()))?;
     match command {
-        // Also empties the signal mask, which a signal descriptor in the parent may have filled.
-        Some(command) => Err(Failure::io(Stage::Exec, &command.exec())),
+        Some(command) => {
+            // A mask outlives exec, and a signal descriptor in the parent has filled it.
+            signals::unblock_all().map_err(|e| Failure::io(Stage::Exec, &e))?;
+            Err(Failure::io(Stage::Exec, &command.exec()))
+        }
         None => Ok(()),
     }
 }
