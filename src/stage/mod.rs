@@ -6,3 +6,4 @@ pub mod respond;
 pub mod route;
 pub mod flow;
 pub mod service;
+pub mod sockets;
