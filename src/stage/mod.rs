@@ -2,8 +2,8 @@
 //! `datapath` joins them and hands each the answers it needs.
 
 pub mod bridge;
+pub mod flow;
 pub mod respond;
 pub mod route;
-pub mod flow;
 pub mod service;
 pub mod sockets;
