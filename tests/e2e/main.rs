@@ -4,4 +4,6 @@
 mod attach;
 mod packets;
 mod support;
+mod sockets;
 mod taps;
+mod uplink;

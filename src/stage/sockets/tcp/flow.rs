@@ -200,6 +200,11 @@ impl TcpFlow {
         self.state
     }
 
+    /// Whether it still has a host socket.
+    pub fn is_open(&self) -> bool {
+        self.is_live()
+    }
+
     /// The key of the container's packets.
     pub fn key(&self) -> &FlowKey {
         &self.key
