@@ -10,6 +10,10 @@
 
 pub mod fdpass;
 pub mod inherit;
+mod host_calls;
+mod host_datagrams;
+pub mod host_listen;
+pub mod host_sockets;
 pub mod netlink;
 pub mod netns;
 pub mod packet;

@@ -7,4 +7,6 @@ mod packets;
 mod probes;
 mod processes;
 mod support;
+mod sockets;
 mod taps;
+mod uplink;
