@@ -54,6 +54,7 @@ impl Control {
             host: None,
             uplink: spec.uplink.clone(),
             mtu,
+            host_loopback: spec.host_loopback,
             created_ms: self.now(),
         };
         match self.install_network(&mut record, spec.host) {
@@ -198,7 +199,7 @@ impl Control {
             uplink: uplink.map(|u| u.record.spec.name.clone()),
             mtu: record.mtu,
             span: false,
-            host_loopback: false,
+            host_loopback: record.host_loopback,
             endpoints,
             created_ms: record.created_ms,
         })
@@ -408,12 +409,6 @@ fn not_yet(spec: &NetworkSpec) -> Result<(), ControlError> {
         return Err(ControlError::unsupported(
             "networks that span nodes are not part of this version",
             "leave --span out",
-        ));
-    }
-    if spec.host_loopback {
-        return Err(ControlError::unsupported(
-            "reaching the host's loopback through the gateway is not part of this version",
-            "leave --host-loopback out",
         ));
     }
     Ok(())

@@ -23,6 +23,7 @@ fn snapshot() -> Snapshot {
         host: Some(HostRecord { port: PortId(9), ifname: "wharf0".into() }),
         uplink: None,
         mtu: 1500,
+        host_loopback: false,
         created_ms: 7,
     };
     let packet = PacketSpec { interface: "eth0".into(), dhcp: true, ..PacketSpec::default() };

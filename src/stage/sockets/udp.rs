@@ -183,6 +183,10 @@ impl UdpFlows {
         self.slab.iter().map(|(_, flow)| flow)
     }
 
+    pub(super) fn knows_client(&self, key: &FlowKey) -> bool {
+        self.clients.contains_key(key)
+    }
+
     /// Takes in a datagram, or a super-frame of them, from a container.
     pub(super) fn frame(
         &mut self,
