@@ -143,7 +143,8 @@ impl Control {
             || Ok(Vec::new()),
             |network| {
                 let wished = [request.ip.map(IpAddr::V4), request.ip6.map(IpAddr::V6)];
-                take_from(network, wished.into_iter().flatten().collect(), &record.name)
+                let wished: Vec<IpAddr> = wished.into_iter().flatten().collect();
+                take_from(network, &wished, &record.name)
             },
         );
         taken.map_err(|error| {
@@ -405,15 +406,20 @@ impl Control {
 /// Takes one address from each range; gives all back when one cannot be had.
 fn take_from(
     network: &mut NetworkState,
-    mut wished: Vec<IpAddr>,
+    wished: &[IpAddr],
     holder: &str,
 ) -> Result<Vec<IpAddr>, IpamError> {
+    let fits = |wish: &IpAddr| network.ranges.iter().any(|r| r.subnet().contains(wish));
+    if let Some(addr) = wished.iter().find(|wish| !fits(wish)) {
+        let subnets = in_words(network.ranges.iter().map(|r| r.subnet().to_string()));
+        return Err(IpamError::Outside { addr: *addr, subnets });
+    }
     let holder = format!("`{holder}`");
     let mut taken = Vec::with_capacity(network.ranges.len());
     let mut failure = None;
     for range in &mut network.ranges {
         let v4 = range.subnet().addr().is_ipv4();
-        let wish = wished.iter().position(|w| w.is_ipv4() == v4).map(|at| wished.remove(at));
+        let wish = wished.iter().copied().find(|w| w.is_ipv4() == v4);
         let got = match wish {
             Some(addr) => range.reserve(addr, &holder).map(|()| addr),
             None => range.allocate(&holder),
@@ -422,10 +428,6 @@ fn take_from(
             Ok(addr) => taken.push(addr),
             Err(error) => failure = failure.or(Some(error)),
         }
-    }
-    if let Some(addr) = wished.first() {
-        let subnets = in_words(network.ranges.iter().map(|r| r.subnet().to_string()));
-        failure = failure.or(Some(IpamError::Outside { addr: *addr, subnets }));
     }
     let Some(error) = failure else { return Ok(taken) };
     for range in &mut network.ranges {
