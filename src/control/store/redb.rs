@@ -116,13 +116,11 @@ fn open_database(path: &Path) -> Result<Database, StoreError> {
     // finds wrong, the message is the same.
     let opened =
         std::panic::catch_unwind(|| Builder::new().set_cache_size(CACHE_BYTES).create(path));
-    let database = match opened {
-        Ok(result) => result.map_err(|e| Failure::from(e).at(path))?,
-        Err(_) => {
-            let cause = "its pages contradict one another".to_owned();
-            return Err(StoreError::Corrupt { path: path.to_owned(), cause });
-        }
+    let corrupt = |_| StoreError::Corrupt {
+        path: path.to_owned(),
+        cause: "its pages contradict one another".to_owned(),
     };
+    let database = opened.map_err(corrupt)?.map_err(|e| Failure::from(e).at(path))?;
     check_schema(&database, path)?;
     Ok(database)
 }

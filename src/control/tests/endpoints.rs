@@ -1,3 +1,4 @@
+use super::ErrorCode::{Conflict, Exists, Invalid, NotFound, Unsupported};
 use super::*;
 use crate::attach::protocol::{Refusal, RefusalCode};
 use crate::base::limits::LABELS_MAX;
@@ -49,7 +50,6 @@ fn a_request_that_cannot_be_met_is_refused_and_names_the_holder() {
     };
     let labels: BTreeMap<String, String> =
         (0..=LABELS_MAX).map(|n| (n.to_string(), String::new())).collect();
-    use ErrorCode::{Conflict, Exists, Invalid, NotFound, Unsupported};
     for (wish, code, words) in [
         (request("web"), Exists, vec!["endpoint `web` exists", "network blue", "10.20.0.2"]),
         (with(&|r| r.network = "red".into()), NotFound, vec!["no network `red`", "network ls"]),
@@ -98,9 +98,7 @@ fn a_wished_address_of_a_family_that_the_network_lacks_is_refused() {
     for (wish, words) in
         [(v6, "fd06::5 does not lie in 10.4.0.0/24"), (v4, "10.4.0.5 does not lie in fd06::/64")]
     {
-        refused(&daemon, &mut control, ErrorCode::Invalid, &[words], |c| {
-            c.attach(&wish, Vec::new())
-        });
+        refused(&daemon, &mut control, Invalid, &[words], |c| c.attach(&wish, Vec::new()));
     }
     let alone = control.attach(&on("six"), Vec::new()).unwrap();
     assert_eq!(alone.addresses.len(), 1);
@@ -125,19 +123,16 @@ fn a_full_subnet_says_so_and_a_freed_address_can_be_had_again() {
 fn a_container_may_be_on_several_networks_but_a_name_is_one_container_s() {
     let (daemon, mut control) = running();
     control.create_network(&network("red", &["10.30.0.0/24"])).unwrap();
-    let on_blue = AttachRequest { netns: netns(1), ..request("web") };
+    let on_blue = AttachRequest { netns: Some(netns(1)), ..request("web") };
     control.attach(&on_blue, Vec::new()).unwrap();
     let on_red = AttachRequest { network: "red".into(), ifname: "eth1".into(), ..on_blue.clone() };
     control.attach(&on_red, Vec::new()).unwrap();
     assert_eq!(control.endpoint("web").unwrap().len(), 2);
     let again = AttachRequest { ifname: "eth2".into(), ..on_blue };
-    refused(&daemon, &mut control, ErrorCode::Exists, &["on network blue"], |c| {
-        c.attach(&again, Vec::new())
-    });
-    let other = AttachRequest { network: "default".into(), netns: netns(2), ..request("web") };
-    refused(&daemon, &mut control, ErrorCode::Exists, &["`web` exists"], |c| {
-        c.attach(&other, Vec::new())
-    });
+    refused(&daemon, &mut control, Exists, &["on network blue"], |c| c.attach(&again, Vec::new()));
+    let other =
+        AttachRequest { network: "default".into(), netns: Some(netns(2)), ..request("web") };
+    refused(&daemon, &mut control, Exists, &["`web` exists"], |c| c.attach(&other, Vec::new()));
     assert_eq!(control.detach("web", Some("red"), "asked").unwrap().len(), 1);
     assert_eq!(control.detach("web", None, "asked").unwrap().len(), 1);
 }

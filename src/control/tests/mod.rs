@@ -191,8 +191,8 @@ fn request(name: &str) -> AttachRequest {
     AttachRequest { name: Some(name.to_owned()), ..AttachRequest::new("blue", "eth0") }
 }
 
-fn netns(ino: u64) -> Option<NetNsId> {
-    Some(NetNsId { dev: 4, ino })
+fn netns(ino: u64) -> NetNsId {
+    NetNsId { dev: 4, ino }
 }
 
 fn attach(control: &mut Control, name: &str) -> Attached {

@@ -1,3 +1,4 @@
+use super::ErrorCode::{Conflict, Exists, Invalid, NotFound, Unsupported};
 use super::*;
 use crate::control::ipam::pools::Pool;
 use crate::control::model::NetworkUpdate;
@@ -46,7 +47,6 @@ fn a_network_that_cannot_be_is_refused_with_the_reason_and_the_holder() {
         change(&mut spec);
         spec
     };
-    use ErrorCode::{Conflict, Exists, Invalid, NotFound, Unsupported};
     for (spec, code, words) in [
         (network("blue", &["10.99.0.0/24"]), Exists, vec!["network `blue` exists"]),
         (network("a b", &[]), Invalid, vec!["`a b` cannot be"]),
@@ -122,7 +122,7 @@ fn a_removed_network_s_name_range_and_number_can_be_had_again() {
     let (_daemon, mut control) = running();
     control.remove_network("blue", false).unwrap();
     control.create_network(&blue()).unwrap();
-    assert_eq!(control.remove_network("red", true).unwrap_err().code(), ErrorCode::NotFound);
+    assert_eq!(control.remove_network("red", true).unwrap_err().code(), NotFound);
 }
 
 #[test]
@@ -209,7 +209,7 @@ fn the_host_s_part_needs_a_right_and_no_route_in_the_way() {
     });
     daemon.fake.world().denied = None;
     daemon.fake.world().routes = vec![("10.30.0.0/16", "a route of the host, via eth0")];
-    refused(&daemon, &mut control, ErrorCode::Conflict, &["10.30.0.0/16", "via eth0"], |c| {
+    refused(&daemon, &mut control, Conflict, &["10.30.0.0/16", "via eth0"], |c| {
         c.create_network(&spec)
     });
     spec.host = false;

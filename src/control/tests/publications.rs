@@ -1,3 +1,4 @@
+use super::ErrorCode::{Conflict, Exhausted, Invalid};
 use super::*;
 use crate::control::model::{Proto, PublishSpec};
 use crate::wire::addr::Addr;
@@ -58,7 +59,6 @@ fn a_publication_that_cannot_be_is_refused_and_names_the_holder() {
     control.create_network(&network("four", &["10.4.0.0/24"])).unwrap();
     let four = AttachRequest { network: "four".into(), ..request("four") };
     control.attach(&four, Vec::new()).unwrap();
-    use ErrorCode::{Conflict, Exhausted, Invalid};
     for (name, texts, code, words) in [
         ("four", vec!["8005:80"], Conflict, vec!["port 8005/tcp", "`web` publishes 8000-8010"]),
         ("four", vec!["7990-8000:90-100"], Conflict, vec!["`web`"]),
@@ -84,7 +84,7 @@ fn an_unpublished_port_is_gone_from_workers_and_store_and_can_be_had_again() {
     let records = daemon.store.len();
     publish(&mut control, &["8443:443", "8444:443", "8443:443/udp"]).unwrap();
     let words = ["does not publish 1:443/tcp", "8443:443/tcp"];
-    refused(&daemon, &mut control, ErrorCode::Invalid, &words, |c| {
+    refused(&daemon, &mut control, Invalid, &words, |c| {
         c.unpublish("web", None, &specs(&["1:443"]))
     });
     assert_eq!(control.unpublish("web", None, &specs(&["8443:443"])).unwrap().len(), 1);
@@ -102,12 +102,12 @@ fn nothing_is_published_on_an_internal_network() {
     let (daemon, mut control) = running();
     let internal = NetworkSpec { internal: true, ..network("inner", &["10.5.0.0/24"]) };
     control.create_network(&internal).unwrap();
-    let inner = AttachRequest { network: "inner".into(), netns: netns(1), ..request("web") };
+    let inner = AttachRequest { network: "inner".into(), netns: Some(netns(1)), ..request("web") };
     control.attach(&inner, Vec::new()).unwrap();
-    refused(&daemon, &mut control, ErrorCode::Invalid, &["`inner`: it is internal"], |c| {
+    refused(&daemon, &mut control, Invalid, &["`inner`: it is internal"], |c| {
         c.publish("web", None, &specs(&["80:80"]))
     });
-    let outer = AttachRequest { ifname: "eth1".into(), netns: netns(1), ..request("web") };
+    let outer = AttachRequest { ifname: "eth1".into(), netns: Some(netns(1)), ..request("web") };
     control.attach(&outer, Vec::new()).unwrap();
     let got = control.publish("web", None, &specs(&["80:80"])).unwrap();
     assert_eq!(got[0].network, "blue", "the network that may publish is taken");
@@ -133,7 +133,7 @@ fn the_bound_of_publications_holds() {
     let (daemon, mut control) = with_web();
     control.settings.config.limits.publications = 2;
     publish(&mut control, &["1:1"]).unwrap();
-    refused(&daemon, &mut control, ErrorCode::Exhausted, &["2 publications"], |c| {
+    refused(&daemon, &mut control, Exhausted, &["2 publications"], |c| {
         c.publish("web", None, &specs(&["2:2", "3:3"]))
     });
 }

@@ -82,7 +82,7 @@ fn a_trace_starts_at_the_interface_whose_family_fits() {
         let wish = AttachRequest {
             network: on.into(),
             ifname: format!("eth{n}"),
-            netns: netns(1),
+            netns: Some(netns(1)),
             ..request("web")
         };
         control.attach(&wish, Vec::new()).unwrap();

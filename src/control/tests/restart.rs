@@ -15,7 +15,8 @@ fn busy() -> (Daemon, Control) {
     });
     control.create_uplink(&UplinkSpec { name: "default".into(), kind }).unwrap();
     for name in ["web", "db"] {
-        let wish = AttachRequest { publish: vec!["80".into()], netns: netns(7), ..request(name) };
+        let wish =
+            AttachRequest { publish: vec!["80".into()], netns: Some(netns(7)), ..request(name) };
         control.attach(&wish, Vec::new()).unwrap();
     }
     (daemon, control)

@@ -1,3 +1,4 @@
+use super::ErrorCode::{Conflict, Exists, InUse, Invalid, System, Unsupported};
 use super::*;
 use crate::control::model::{NetworkUpdate, PacketSpec, UplinkKind, UplinkSpec};
 use crate::worker::command::Notice;
@@ -78,7 +79,7 @@ fn an_uplink_that_a_network_names_stays() {
     let by_lan = NetworkUpdate { uplink: Some("lan".into()), ..NetworkUpdate::default() };
     assert_eq!(control.update_network("blue", &by_lan).unwrap().uplink.as_deref(), Some("lan"));
     let words = ["`lan` is in use by network blue", "network update"];
-    refused(&daemon, &mut control, ErrorCode::InUse, &words, |c| c.remove_uplink("lan"));
+    refused(&daemon, &mut control, InUse, &words, |c| c.remove_uplink("lan"));
     let none = NetworkUpdate { uplink: Some("none".into()), ..NetworkUpdate::default() };
     assert_eq!(control.update_network("blue", &none).unwrap().uplink, None);
     control.remove_uplink("lan").unwrap();
@@ -96,7 +97,6 @@ fn an_uplink_that_cannot_be_is_refused_with_the_reason() {
     };
     let same = &|_: &mut PacketSpec| {};
     let sockets = UplinkSpec { name: "lan".into(), kind: UplinkKind::Sockets };
-    use ErrorCode::{Conflict, Exists, InUse, Invalid, System, Unsupported};
     for (spec, code, words) in [
         (packet("taken", &["192.0.2.9/24"]), Exists, vec!["uplink `taken` exists"]),
         (packet("none", &["192.0.2.9/24"]), Invalid, vec!["`none` cannot be"]),
@@ -134,7 +134,7 @@ fn a_lan_of_an_uplink_cannot_become_a_network() {
     let (daemon, mut control) = running();
     control.create_uplink(&packet("lan", &["192.168.7.2/24", "2001:db8:7::2/64"])).unwrap();
     for subnet in ["192.168.0.0/16", "2001:db8:7::/64"] {
-        refused(&daemon, &mut control, ErrorCode::Conflict, &[subnet, "uplink lan"], |c| {
+        refused(&daemon, &mut control, Conflict, &[subnet, "uplink lan"], |c| {
             c.create_network(&network("red", &[subnet]))
         });
     }
