@@ -4,10 +4,7 @@ pub mod attach;
 pub mod base;
 pub mod config;
 pub mod control;
-pub mod datapath {
-    //! Layer 5: the joiner. What it tells about itself.
-    pub mod inspect;
-}
+pub mod datapath;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod io;

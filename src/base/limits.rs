@@ -23,6 +23,8 @@ pub const FLOWS_MAX: usize = 1_048_576;
 pub const FLOWS_PER_PORT_MAX: usize = FLOWS_MAX / 4;
 /// Mappings of one worker: inside endpoints that have an outside port.
 pub const MAPPINGS_MAX: usize = 262_144;
+/// Mappings of one endpoint by default: half of the ports of one outside address.
+pub const MAPPINGS_PER_PORT_MAX: usize = 32_768;
 /// Outside addresses times protocols that mappings are made on, per worker; a port map takes 8 KiB and
 /// up to 260 KiB more when all of its ports are in use.
 pub const PORT_SPACES_MAX: usize = 256;
@@ -83,6 +85,12 @@ pub const HOLDER_ENTRIES_MAX: usize = PORTS_MAX;
 pub const BATCH_FRAMES_MAX: usize = 64;
 /// Bytes of one batch's arena: four super-frames, to stay inside a core's L2 cache.
 pub const BATCH_BYTES_MAX: usize = 4 * (FRAME_MAX + HEADROOM).next_multiple_of(64);
+/// Segments that a super-frame is cut into: twice what MSS 536 (RFC 9293 3.7.1) makes of 64 KiB, and
+/// twice the kernel's `UDP_MAX_SEGMENTS`. A sender who asks for more wants us to make a system call a byte.
+pub const SEGMENTS_MAX: usize = 256;
+/// Headers repeated before each segment: Ethernet (14), IPv6 (40), TCP with options (60), and as much
+/// again in extension headers, of which Linux sends at most a few words with a super-frame.
+pub const SPLIT_HEADERS_MAX: usize = 256;
 /// Frames queued towards a port that cannot take more, before they are dropped by name.
 pub const EGRESS_QUEUE_FRAMES_MAX: usize = 256;
 /// Bytes queued towards such a port.

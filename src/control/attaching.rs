@@ -232,7 +232,7 @@ impl Control {
         let Some(uplink) = uplink.and_then(|id| self.state.uplinks.get(&id)) else {
             return Vec::new();
         };
-        let leased: Vec<_> = uplink.leases.iter().flat_map(|l| l.dns.iter().copied()).collect();
+        let leased: Vec<_> = uplink.lan.dns.iter().map(|dns| dns.ip()).collect();
         if leased.is_empty() { self.outside.host.name_servers() } else { leased }
     }
 }

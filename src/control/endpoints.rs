@@ -71,10 +71,7 @@ impl Control {
     pub fn notice(&mut self, notice: Notice) {
         match notice {
             Notice::PortDead(port) => self.port_dead(port),
-            Notice::Leased { uplink, addr, routers, dns, mtu } => {
-                self.leased(uplink, super::state::LeaseState { addr, routers, dns, mtu });
-            }
-            Notice::LeaseLost { uplink } => self.lease_lost(uplink),
+            Notice::Configured(uplink, lan) => self.configured(uplink, lan),
             Notice::Failed(text) => self.event(EventKind::WorkerFailed, None, None, text),
         }
     }

@@ -34,6 +34,7 @@ mod state;
 pub mod store;
 mod subnets;
 mod uplinks;
+pub mod workers;
 
 use std::net::IpAddr;
 use std::sync::Arc;

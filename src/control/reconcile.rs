@@ -12,6 +12,7 @@ use super::state::UplinkState;
 use super::store::record::{
     EndpointRecord, NetworkRecord, PublicationRecord, Record, UplinkRecord,
 };
+use crate::datapath::Lan;
 use crate::io::tap::Tap;
 
 /// What the keeper gave back, by key.
@@ -63,7 +64,7 @@ impl Control {
             Err(error) => {
                 let failure = Some(error.to_string());
                 let uplink =
-                    UplinkState { record, failure, mtu: 0, uso: false, leases: Vec::new() };
+                    UplinkState { record, failure, mtu: 0, uso: false, lan: Lan::default() };
                 self.state.uplinks.insert(id, uplink);
                 let text = format!("uplink {name} does not work: {error}");
                 self.event(EventKind::UplinkLost, Some(&name), None, text);

@@ -14,6 +14,7 @@ use super::numbers::Numbers;
 use super::store::record::{EndpointRecord, NetworkRecord, PublicationRecord, UplinkRecord};
 use crate::base::ids::{NetworkId, PortId, PublicationId, UplinkId};
 use crate::base::limits::{NETWORKS_MAX, PORTS_MAX, UPLINKS_MAX};
+use crate::datapath::Lan;
 
 /// A network and who has its addresses.
 #[derive(Debug)]
@@ -33,16 +34,7 @@ pub(super) struct UplinkState {
     /// Whether UDP super-frames may be sent.
     pub(super) uso: bool,
     /// What the LAN gave us, by family: IPv4 by DHCP, IPv6 by router advertisements.
-    pub(super) leases: Vec<LeaseState>,
-}
-
-/// What a LAN gave us for one family.
-#[derive(Clone, Debug)]
-pub(super) struct LeaseState {
-    pub(super) addr: (IpAddr, u8),
-    pub(super) routers: Vec<IpAddr>,
-    pub(super) dns: Vec<IpAddr>,
-    pub(super) mtu: Option<u16>,
+    pub(super) lan: Lan,
 }
 
 /// An endpoint and how it is.

@@ -9,12 +9,13 @@ use super::error::ControlError;
 use super::ipam::{IpamError, overlaps};
 use super::model::{EventKind, PacketSpec, UplinkInfo, UplinkKind, UplinkSpec};
 use super::networks::in_words;
-use super::state::{LeaseState, UplinkState};
+use super::state::UplinkState;
 use super::store::record::{Record, UplinkRecord};
 use super::{Control, names, random};
 use crate::base::ids::{NetworkId, PortId, UplinkId};
 use crate::base::limits::UPLINKS_MAX;
 use crate::config::Delta;
+use crate::datapath::Lan;
 use crate::io::packet::PacketSocket;
 use crate::worker::command::Command;
 
@@ -99,7 +100,7 @@ impl Control {
                 (opened.sockets, opened.mtu, opened.uso)
             }
         };
-        let uplink = UplinkState { record, failure: None, mtu, uso, leases: Vec::new() };
+        let uplink = UplinkState { record, failure: None, mtu, uso, lan: Lan::default() };
         Ok((uplink, sockets))
     }
 
@@ -180,24 +181,31 @@ impl Control {
             mac: matches!(record.spec.kind, UplinkKind::Packet(_)).then_some(record.mac),
             addresses: uplink.nets(),
             gateways: uplink.routers(),
-            dns: uplink.leases.iter().flat_map(|l| l.dns.iter().copied()).collect(),
+            dns: uplink.lan.dns.iter().map(|dns| dns.ip()).collect(),
             mtu: uplink.mtu(),
             state: uplink.state_in_words(),
             networks: self.networks_naming(&record.spec.name).into_iter().map(name_of).collect(),
         }
     }
 
-    /// A LAN gave an uplink an address.
-    pub(super) fn leased(&mut self, id: UplinkId, lease: LeaseState) {
+    /// What a LAN gave an uplink has changed.
+    pub(super) fn configured(&mut self, id: UplinkId, lan: Lan) {
         let Some(uplink) = self.state.uplinks.get_mut(&id) else { return };
-        let v6 = lease.addr.0.is_ipv6();
-        uplink.leases.retain(|l| l.addr.0.is_ipv6() != v6);
-        let (name, (addr, len)) = (uplink.record.spec.name.clone(), lease.addr);
-        uplink.leases.push(lease);
+        let name = uplink.record.spec.name.clone();
+        let given = lan.addrs.iter().map(|(addr, len)| format!("{addr}/{len}"));
+        let (kind, text) = if lan.addrs.is_empty() {
+            (EventKind::UplinkLost, format!("uplink {name} lost its address"))
+        } else {
+            let given: Vec<String> = given.collect();
+            (
+                EventKind::UplinkLeased,
+                format!("uplink {name} has the address {}", in_words(given.iter())),
+            )
+        };
+        uplink.lan = lan;
         let deltas = compile::uplink(uplink);
         self.send_deltas(deltas.into());
-        let text = format!("uplink {name} has the address {addr}/{len}");
-        self.event(EventKind::UplinkLeased, Some(&name), None, text);
+        self.event(kind, Some(&name), None, text);
         self.warn_of_overlap(id);
     }
 
@@ -215,21 +223,6 @@ impl Control {
         }
         let text = format!("the LAN of uplink {name} overlaps {}", in_words(hit.iter()));
         self.event(EventKind::UplinkLeased, Some(&name), None, text);
-    }
-
-    /// A LAN took an uplink's address back. Only DHCP does that.
-    pub(super) fn lease_lost(&mut self, id: UplinkId) {
-        let Some(uplink) = self.state.uplinks.get_mut(&id) else { return };
-        uplink.leases.retain(|l| l.addr.0.is_ipv6());
-        let name = uplink.record.spec.name.clone();
-        let deltas = compile::uplink(uplink);
-        self.send_deltas(deltas.into());
-        self.event(
-            EventKind::UplinkLost,
-            Some(&name),
-            None,
-            format!("uplink {name} lost its address"),
-        );
     }
 
     /// An uplink's NIC is gone.
@@ -325,7 +318,7 @@ impl UplinkState {
     pub(super) fn addrs(&self) -> Vec<(IpAddr, u8)> {
         let fixed = self.packet().into_iter().flat_map(|p| &p.addresses);
         let fixed = fixed.map(|n| (n.addr(), n.prefix_len()));
-        fixed.chain(self.leases.iter().map(|l| l.addr)).collect()
+        fixed.chain(self.lan.addrs.iter().map(|(addr, len)| (addr.ip(), *len))).collect()
     }
 
     /// The same as ranges with host bits.
@@ -336,12 +329,12 @@ impl UplinkState {
     /// Routers, static ones first.
     pub(super) fn routers(&self) -> Vec<IpAddr> {
         let fixed = self.packet().into_iter().flat_map(|p| p.gateways.iter().copied());
-        fixed.chain(self.leases.iter().flat_map(|l| l.routers.iter().copied())).collect()
+        fixed.chain(self.lan.routers.iter().map(|router| router.ip())).collect()
     }
 
     /// The NIC's MTU, or less if the LAN says so.
     pub(super) fn mtu(&self) -> u16 {
-        self.leases.iter().filter_map(|l| l.mtu).fold(self.mtu, u16::min)
+        self.lan.mtu.map_or(self.mtu, |mtu| mtu.min(self.mtu))
     }
 
     fn state_in_words(&self) -> String {

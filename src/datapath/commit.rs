@@ -4,29 +4,41 @@
 //! nothing. A flow whose generation is old is judged again by the same decision; its mapping, chosen
 //! target and TCP state survive if the answer is still the same, and it ends if it is not.
 
+use zerocopy::FromBytes;
+
+use super::Datapath;
 use super::decide::{self, Decision, NextHop, Notes, Route, Snat};
 use super::hops::{HopKey, HopTable};
 use super::pipeline::Slot;
 use super::slow::Frame;
-use super::Datapath;
 use crate::base::ids::{DomainId, PortId, UplinkId};
 use crate::base::time::Time;
-use crate::config::{Port, PortKind};
-use crate::packet::{DropReason, FlowKey, PacketBuf, Parsed, Rewrite, Scope};
-use crate::stage::flow::flow::{Direction, Flow, HopId, NewFlow};
-use crate::stage::flow::mapping::{Inside, MappingId, MappingTable};
-use crate::stage::flow::table::FlowIndex;
+use crate::config::{Port, PortKind, Uplink};
+use crate::packet::parse::L3_OFFSET;
+use crate::packet::{
+    DropReason, FlowKey, Fragment, Gso, L3, Offload, PacketBuf, Parsed, Rewrite, Scope,
+};
+use crate::stage::flow::{
+    Direction, Endpoint, Flow, FlowIndex, HopId, MappingId, MappingTable, PortPolicy, TcpSegment,
+    TcpState, Transition, Wanted,
+};
+use crate::stage::route::fragments::fragment_v4;
 use crate::stage::route::icmp_error::IcmpError;
 use crate::stage::route::mtu;
 use crate::stage::service::publish::Publication;
 use crate::wire::addr::Addr;
+use crate::wire::ipv4::{self, Ipv4};
 use crate::wire::mac::Mac;
-use crate::wire::tcp;
+use crate::wire::{ipv6, tcp};
+
+/// Ports tried for a client that must be told apart from itself; the chance that all are taken is that
+/// of a container port with tens of thousands of connections from one address.
+const CLIENT_PORT_ATTEMPTS: u64 = 16;
 
 /// Gives back what a flow held.
 pub(super) fn release(mappings: &mut MappingTable, hops: &mut HopTable, now: Time, flow: &Flow) {
-    if let Some(mapping) = flow.mapping {
-        mappings.release(mapping, now);
+    if let Some(mapping) = flow.mapping() {
+        mappings.release(now, mapping);
     }
     for hop in flow.hops {
         hops.release(hop);
@@ -34,9 +46,9 @@ pub(super) fn release(mappings: &mut MappingTable, hops: &mut HopTable, now: Tim
 }
 
 impl Datapath {
-    pub(super) fn remove_flow(&mut self, index: FlowIndex) {
+    pub(super) fn remove_flow(&mut self, now: Time, index: FlowIndex) {
         let flow = self.flows.remove(index);
-        release(&mut self.mappings, &mut self.hops, Time::ZERO, &flow);
+        release(&mut self.mappings, &mut self.hops, now, &flow);
     }
 
     /// The flow of a packet between two stations of one domain.
@@ -48,16 +60,17 @@ impl Datapath {
     ) -> Result<(), DropReason> {
         if let Some((index, direction)) = self.flows.lookup(&slot.key, slot.hash) {
             let flow = self.flows.get(index);
-            let same = flow.ports[direction as usize] == frame.ingress
-                && flow.ports[direction.other() as usize] == egress
-                && self.hops.get(flow.hops[direction as usize]).is_some_and(|hop| {
-                    hop.dst_mac == slot.parsed.dst_mac && !hop.is_routed()
-                });
+            let same = flow.port(direction) == frame.ingress
+                && flow.port(direction.flip()) == egress
+                && self
+                    .hops
+                    .get(flow.hops[direction.index()])
+                    .is_some_and(|hop| hop.dst_mac == slot.parsed.dst_mac && !hop.is_routed());
             if same {
                 self.flows.get_mut(index).generation = self.tables.generation();
-                return self.forward(index, direction, slot, frame);
+                return self.track_and_send(index, direction, slot, frame);
             }
-            self.remove_flow(index);
+            self.remove_flow(frame.now, index);
         }
         let parsed = &slot.parsed;
         let there = HopKey::Bridge(egress, parsed.dst_mac);
@@ -78,15 +91,56 @@ impl Datapath {
         slot: &Slot,
         frame: &mut Frame<'_>,
     ) -> Result<(), DropReason> {
-        if !self.may_pass(port, route.egress, &slot.parsed, frame)? {
-            return Ok(());
+        self.commit_route(port, route, None, slot, frame)
+    }
+
+    fn commit_route(
+        &mut self,
+        port: &Port,
+        route: &Route,
+        held: Option<MappingId>,
+        slot: &Slot,
+        frame: &mut Frame<'_>,
+    ) -> Result<(), DropReason> {
+        match self.settle(port, route, slot, frame) {
+            Ok(Some((reply, hops, mapping))) => {
+                let ports = [port.id, route.egress];
+                self.insert([slot.key, reply], ports, hops, mapping.or(held), slot, frame)
+            }
+            Ok(None) => {
+                self.release_mapping(frame.now, held);
+                Ok(())
+            }
+            Err(reason) => {
+                self.release_mapping(frame.now, held);
+                Err(reason)
+            }
         }
-        let (reply, mapping) = self.reply_key(route, &slot.key, frame.now)?;
-        let hops = [
-            self.hop_there(route),
-            self.hop_back(port, slot.key.src, slot.parsed.src_mac),
-        ];
-        self.insert([slot.key, reply], [port.id, route.egress], hops, mapping, slot, frame)
+    }
+
+    fn release_mapping(&mut self, now: Time, mapping: Option<MappingId>) {
+        if let Some(id) = mapping {
+            self.mappings.release(now, id);
+        }
+    }
+
+    /// Everything about a routed flow but the flow itself; `None`: the sender has been told why not.
+    fn settle(
+        &mut self,
+        port: &Port,
+        route: &Route,
+        slot: &Slot,
+        frame: &mut Frame<'_>,
+    ) -> Result<Option<Settled>, DropReason> {
+        if !self.may_pass(port, route.egress, &slot.parsed, frame)? {
+            return Ok(None);
+        }
+        let (mut reply, mapping) = self.reply_key(port, route, &slot.key)?;
+        if mapping.is_none() && reply.src != slot.key.dst {
+            self.tell_apart(&mut reply, slot.hash)?;
+        }
+        let hops = [self.hop_there(route), self.hop_back(port, slot.key.src, slot.parsed.src_mac)];
+        Ok(Some((reply, hops, mapping)))
     }
 
     /// A packet to a mapping: from outside to what somebody inside opened, or from inside to another
@@ -95,10 +149,11 @@ impl Datapath {
         &mut self,
         port: &Port,
         uplink: UplinkId,
-        target: Inside,
+        target: (Endpoint, MappingId),
         slot: &Slot,
         frame: &mut Frame<'_>,
     ) -> Result<(), DropReason> {
+        let (target, id) = target;
         let egress = self.tables.port_by_addr(target.domain, target.addr);
         let Some(station) = egress.and_then(|id| self.tables.port(id)).cloned() else {
             return Err(DropReason::PortGone);
@@ -113,7 +168,11 @@ impl Datapath {
             to: (target.addr, target.port),
             snat,
         };
-        self.commit_routed(port, &route, slot, frame)
+        if route.snat == Snat::Keep {
+            // The flow lives on the mapping of the inside socket, as if that had begun it.
+            self.mappings.retain(id);
+        }
+        self.commit_route(port, &route, (route.snat == Snat::Keep).then_some(id), slot, frame)
     }
 
     /// What the inside of a mapping at this destination is, if the sender may reach it.
@@ -121,24 +180,23 @@ impl Datapath {
         &self,
         uplink: UplinkId,
         key: &FlowKey,
-    ) -> Result<Option<Inside>, DropReason> {
+    ) -> Result<Option<(Endpoint, MappingId)>, DropReason> {
         let port = if key.dst_port == 0 { key.src_port } else { key.dst_port };
-        let Some(id) = self.mappings.by_outside(uplink.into(), key.proto, key.dst, port) else {
-            return Ok(None);
-        };
+        let outside = Endpoint { addr: key.dst, domain: uplink.into(), port, proto: key.proto };
+        let Some((id, mapping)) = self.mappings.by_outside(&outside) else { return Ok(None) };
         let inside_sender = !key.domain.is_uplink();
-        if !inside_sender && !self.mappings.has_spoken_to(id, key.src) {
+        if !inside_sender && !self.mappings.has_contact(id, key.src) {
             return Err(DropReason::Filtered);
         }
-        Ok(self.mappings.get(id).map(|mapping| mapping.inside))
+        Ok(Some((mapping.inside, id)))
     }
 
     /// The key under which answers arrive, and the mapping they need.
     fn reply_key(
         &mut self,
+        port: &Port,
         route: &Route,
         key: &FlowKey,
-        now: Time,
     ) -> Result<(FlowKey, Option<MappingId>), DropReason> {
         let domain = self.tables.port(route.egress).map_or(key.domain, |p| p.domain);
         let mut reply = key.reversed(domain, Scope::Routed);
@@ -149,23 +207,29 @@ impl Datapath {
             Snat::Masquerade(uplink, addr) => (DomainId::from(uplink), addr),
             Snat::Gateway(addr) => (domain, addr),
         };
-        let inside = Inside {
-            domain: key.domain,
+        let inside = Endpoint {
             addr: key.src,
+            domain: key.domain,
             port: if is_query_reply { key.dst_port } else { key.src_port },
             proto: key.proto,
         };
-        let range = match route.snat {
-            Snat::Masquerade(uplink, _) => {
-                self.tables.uplink(uplink).map_or(1024..=65535, |u| u.nat_ports.clone())
-            }
-            _ => 1024..=65535,
-        };
-        let id = self.mappings.acquire(inside, outside_domain, outside, range, now)?;
-        self.mappings.speak_to(id, route.to.0);
-        let port = self.mappings.get(id).map_or(key.src_port, |mapping| mapping.outside_port);
-        (reply.dst, reply.dst_port) = (outside, port);
+        let wanted = Wanted { inside, payer: port.id, domain: outside_domain, addr: outside };
+        let id = self.mappings.acquire(&wanted)?;
+        self.mappings.add_contact(id, route.to.0);
+        (reply.dst, reply.dst_port) = (outside, self.mappings.get(id).outside.port);
         Ok((reply, Some(id)))
+    }
+
+    /// Two publications of one container port may meet the same client address and port: the
+    /// container could not tell the two connections apart, so the later one gets another port.
+    fn tell_apart(&self, reply: &mut FlowKey, salt: u64) -> Result<(), DropReason> {
+        for attempt in 0..CLIENT_PORT_ATTEMPTS {
+            if self.flows.lookup(reply, reply.hash(self.seed)).is_none() {
+                return Ok(());
+            }
+            reply.dst_port = 1024 | self.seed.hash([salt, attempt]) as u16;
+        }
+        Err(DropReason::PortsExhausted)
     }
 
     fn hop_there(&mut self, route: &Route) -> HopId {
@@ -174,9 +238,7 @@ impl Datapath {
             NextHop::Station(mac) => HopKey::Station(route.egress, mac),
             NextHop::Neighbour(addr) => HopKey::Neighbour(route.egress, addr),
         };
-        let id = self.hops.acquire(key, src_mac, mtu);
-        self.refresh_hop(id);
-        id
+        self.hops.acquire(key, src_mac, mtu)
     }
 
     /// The way back to the initiator: the station of a network, or a neighbour on an uplink.
@@ -187,24 +249,12 @@ impl Datapath {
             Some(addr) => HopKey::Neighbour(port.id, addr),
             None => HopKey::Station(port.id, mac),
         };
-        let id = self.hops.acquire(key, src_mac, mtu);
-        self.refresh_hop(id);
-        id
+        self.hops.acquire(key, src_mac, mtu)
     }
 
     /// Our MAC and the MTU on a port.
     fn source_on(&self, port: PortId) -> (Mac, u16) {
         self.tables.entry(port).map_or((Mac::ZERO, u16::MAX), |e| (e.router_mac, e.port.mtu))
-    }
-
-    fn refresh_hop(&mut self, id: HopId) {
-        let Some(hop) = self.hops.get(id) else { return };
-        if let HopKey::Neighbour(port, addr) = hop.key
-            && !hop.ready
-            && let Some(mac) = self.neighbours.reachable(port, addr)
-        {
-            self.hops.set_neighbour(port, addr, Some(mac));
-        }
     }
 
     /// TTL and size, before anything is written. `false`: the sender has been told.
@@ -221,11 +271,8 @@ impl Datapath {
             return Ok(false);
         }
         let (_, mtu) = self.source_on(egress);
-        let offload = frame.batch.offload(frame.at);
-        if mtu::fits(parsed, &offload, mtu) {
-            return Ok(true);
-        }
-        if mtu::may_fragment(parsed, frame.batch.bytes(frame.at), &offload) {
+        let (bytes, offload) = (frame.batch.bytes(frame.at), frame.batch.offload(frame.at));
+        if mtu::fits(parsed, bytes, offload, mtu) || may_be_cut(parsed, bytes, offload) {
             return Ok(true);
         }
         self.reject(port, parsed, IcmpError::TooBig(mtu), DropReason::TooBig, frame)?;
@@ -241,20 +288,31 @@ impl Datapath {
         slot: &Slot,
         frame: &mut Frame<'_>,
     ) -> Result<(), DropReason> {
-        let generation = self.tables.generation();
-        let flow = Flow::new(NewFlow { keys, ports, hops, mapping, generation }, frame.now);
-        let evict = |mappings: &mut MappingTable, hops: &mut HopTable| {
-            let now = frame.now;
-            move |flow: &Flow| release(mappings, hops, now, flow)
-        };
-        let inserted = self.flows.insert(flow, evict(&mut self.mappings, &mut self.hops));
-        match inserted {
-            Ok(index) => self.forward(index, Direction::Initiator, slot, frame),
-            Err((flow, reason)) => {
+        let mut flow = Flow::new(frame.now, keys, ports);
+        match first_state(&slot.parsed, frame.batch.bytes(frame.at)) {
+            Ok(state) => flow.tcp = state,
+            Err(reason) => {
+                flow.hops = hops;
+                flow.set_mapping(mapping);
                 release(&mut self.mappings, &mut self.hops, frame.now, &flow);
-                Err(reason)
+                return Err(reason);
             }
         }
+        flow.count(Direction::Initiator, slot.parsed.ip_len);
+        flow.hops = hops;
+        flow.generation = self.tables.generation();
+        flow.set_mapping(mapping);
+        if let Some(victim) = self.flows.make_room(frame.now) {
+            release(&mut self.mappings, &mut self.hops, frame.now, &victim);
+        }
+        let index = match self.flows.insert(flow) {
+            Ok(index) => index,
+            Err(reason) => {
+                release(&mut self.mappings, &mut self.hops, frame.now, &flow);
+                return Err(reason);
+            }
+        };
+        self.send_on(index, Direction::Initiator, slot, frame)
     }
 
     /// A packet of a flow that exists, but that the fast path would not take.
@@ -268,42 +326,45 @@ impl Datapath {
     ) -> Result<(), DropReason> {
         let flow = self.flows.get(index);
         if flow.generation != self.tables.generation() && !self.judge_again(index) {
-            self.remove_flow(index);
+            self.remove_flow(frame.now, index);
             return self.routed_with_ports(port, slot, frame);
         }
         let flow = self.flows.get(index);
-        if flow.ports[direction as usize] != frame.ingress {
+        if flow.port(direction) != frame.ingress {
             // The station moved, or another one claims its address: the guard has let it pass, so it
             // is entitled to it, and the flow begins anew from there.
-            self.remove_flow(index);
+            self.remove_flow(frame.now, index);
             return self.routed_with_ports(port, slot, frame);
         }
-        let egress = flow.ports[direction.other() as usize];
+        let egress = flow.port(direction.flip());
         if !self.may_pass(port, egress, &slot.parsed, frame)? {
             return Ok(());
         }
-        self.forward(index, direction, slot, frame)
+        self.track_and_send(index, direction, slot, frame)
     }
 
     /// Whether a flow made under another configuration would be made the same way today.
     fn judge_again(&mut self, index: FlowIndex) -> bool {
         let flow = self.flows.get(index);
-        let (key, reply) = (flow.keys[0], flow.keys[1]);
-        let Some(from) = self.tables.port(flow.ports[0]).cloned() else { return false };
+        let [key, reply] = *flow.keys();
+        let responder = flow.port(Direction::Responder);
+        let Some(from) = self.tables.port(flow.port(Direction::Initiator)).cloned() else {
+            return false;
+        };
         let same = match decide::route(&self.tables, &from, &key, &mut Notes::off()) {
             Decision::Route(route) => {
                 let keeps = route.snat == Snat::Keep;
-                route.egress == flow.ports[1]
+                route.egress == responder
                     && route.to == (reply.src, reply.src_port)
                     && keeps == (reply.dst == key.src)
             }
             Decision::Gateway => {
                 let network = self.tables.network_of(from.domain);
-                network.and_then(|n| n.host_port) == Some(flow.ports[1])
+                network.and_then(|n| n.host_port) == Some(responder)
             }
             Decision::OwnAddress(uplink) => self
                 .by_mapping(uplink, &key)
-                .is_ok_and(|inside| inside.is_some_and(|i| i.addr == reply.src)),
+                .is_ok_and(|found| found.is_some_and(|(inside, _)| inside.addr == reply.src)),
             _ => false,
         };
         if same {
@@ -312,8 +373,26 @@ impl Datapath {
         same
     }
 
-    /// Tracks, rewrites and sends a packet of a flow.
-    fn forward(
+    /// Tracks a packet of a flow that exists, and sends it on.
+    fn track_and_send(
+        &mut self,
+        index: FlowIndex,
+        direction: Direction,
+        slot: &Slot,
+        frame: &mut Frame<'_>,
+    ) -> Result<(), DropReason> {
+        let bytes = frame.batch.bytes(frame.at);
+        let transition = self.track(frame.now, index, direction, &slot.parsed, bytes)?;
+        if transition == Transition::Over {
+            // The responder of a finished connection begins a new one between the same ports.
+            self.remove_flow(frame.now, index);
+            return self.slow_again(slot, frame);
+        }
+        self.send_on(index, direction, slot, frame)
+    }
+
+    /// Rewrites and sends a packet of a flow.
+    fn send_on(
         &mut self,
         index: FlowIndex,
         direction: Direction,
@@ -321,19 +400,20 @@ impl Datapath {
         frame: &mut Frame<'_>,
     ) -> Result<(), DropReason> {
         let parsed = &slot.parsed;
-        self.track(frame.now, index, direction, parsed, frame.batch.bytes(frame.at))?;
         let flow = self.flows.get(index);
-        let (hop_id, nat) = (flow.hops[direction as usize], flow.rewrite(direction));
+        let (hop_id, nat) = (flow.hops[direction.index()], flow.rewrite(direction));
         let Some(hop) = self.hops.get(hop_id).copied() else { return Err(DropReason::PortGone) };
         let route = hop.is_routed().then_some((hop.dst_mac, hop.src_mac));
         Rewrite { nat, route }.apply(&mut frame.batch.frame(frame.at), parsed);
         if route.is_some() && parsed.tcp_flags & tcp::SYN != 0 {
             mtu::clamp_mss(&mut frame.batch.frame(frame.at), parsed, hop.mtu);
         }
-        if !hop.is_routed() || hop.ready {
+        if hop.fresh_until > frame.now {
             return self.send_sized(&hop, parsed, frame);
         }
-        let HopKey::Neighbour(port, addr) = hop.key else { return Err(DropReason::NeighbourFailed) };
+        let HopKey::Neighbour(port, addr) = hop.key else {
+            return Err(DropReason::NeighbourFailed);
+        };
         self.resolve(port, addr, frame)
     }
 
@@ -345,7 +425,8 @@ impl Datapath {
         frame: &mut Frame<'_>,
     ) -> Result<(), DropReason> {
         let offload = frame.batch.offload(frame.at);
-        if !hop.is_routed() || mtu::fits(parsed, &offload, hop.mtu) {
+        let bytes = frame.batch.bytes(frame.at);
+        if !hop.is_routed() || mtu::fits(parsed, bytes, offload, hop.mtu) {
             self.emit(hop.port(), frame.at, frame.batch, frame.out);
             return Ok(());
         }
@@ -361,20 +442,31 @@ impl Datapath {
         mtu: u16,
         frame: &mut Frame<'_>,
     ) -> Result<Vec<PacketBuf>, DropReason> {
-        let mut view = frame.batch.frame(frame.at);
-        crate::packet::finish::finish_checksum(&mut view);
-        let fragments = crate::stage::route::fragments::fragment_v4(&mut view, parsed, mtu);
+        let fragments = fragment_v4(&mut frame.batch.frame(frame.at), parsed, mtu);
         if fragments.is_empty() { Err(DropReason::TooBig) } else { Ok(fragments) }
+    }
+
+    /// The outside ports that masquerade may take on an uplink.
+    pub(super) fn set_ports(&mut self, uplink: &Uplink) {
+        let range = uplink.nat_ports.clone();
+        self.mappings.set_policy(uplink.id.into(), PortPolicy { range, ..PortPolicy::default() });
     }
 
     /// Keeps masquerade away from published ports, or lets it have them again.
     pub(super) fn reserve(&mut self, publication: &Publication, reserved: bool) {
         for uplink in self.tables.uplinks() {
             for (addr, _) in &uplink.addrs {
-                if publication.host_addr.is_none_or(|host| host == *addr) {
-                    let ports = publication.host_ports.clone();
-                    let (domain, proto) = (uplink.id.into(), publication.proto);
-                    self.mappings.reserve(domain, *addr, proto, ports, reserved);
+                if publication.host_addr.is_some_and(|host| host != *addr) {
+                    continue;
+                }
+                let (domain, proto) = (uplink.id.into(), publication.proto);
+                let outside = Endpoint { addr: *addr, domain, port: 0, proto };
+                let ports = publication.host_ports.clone();
+                if reserved {
+                    // More addresses than spaces: then nothing is masqueraded there either.
+                    let _ = self.mappings.reserve(&outside, ports);
+                } else {
+                    self.mappings.unreserve(&outside, ports);
                 }
             }
         }
@@ -382,22 +474,43 @@ impl Datapath {
 
     /// Flows that a publication which came or went would now decide differently end at once: a UDP
     /// sender that never pauses would otherwise keep its stale flow for ever (moby issue 8795).
-    pub(super) fn drop_stale_publication_flows(&mut self, _now: Time) {
+    pub(super) fn drop_stale_publication_flows(&mut self, now: Time) {
         let generation = self.tables.generation();
         let stale: Vec<FlowIndex> = self
             .flows
             .iter()
             .filter(|(_, flow)| {
-                let key = &flow.keys[0];
+                let [key, reply] = flow.keys();
                 flow.generation != generation
-                    && (self.tables.is_host_addr(key.dst) || flow.keys[1].src != key.dst)
+                    && (self.tables.is_host_addr(key.dst) || reply.src != key.dst)
             })
             .map(|(index, _)| index)
             .collect();
         for index in stale {
             if !self.judge_again(index) {
-                self.remove_flow(index);
+                self.remove_flow(now, index);
             }
         }
     }
+}
+
+/// Reply key, hops and mapping of a routed flow.
+type Settled = (FlowKey, [HopId; 2], Option<MappingId>);
+
+/// TCP's state after a flow's first packet. Connections older than the flow table are picked up: a
+/// daemon that was started again has an empty one.
+fn first_state(parsed: &Parsed, frame: &[u8]) -> Result<TcpState, DropReason> {
+    if parsed.proto != ipv6::TCP || parsed.fragment == Fragment::Later {
+        return Ok(TcpState::default());
+    }
+    let segment = TcpSegment::read(parsed, frame).ok_or(DropReason::Malformed)?;
+    TcpState::begin(&segment, true)
+}
+
+/// Whether a packet too large may be sent in fragments: IPv4 without DF (RFC 791), and no super-frame.
+fn may_be_cut(parsed: &Parsed, frame: &[u8], offload: Offload) -> bool {
+    parsed.l3 == L3::V4
+        && offload.gso == Gso::None
+        && Ipv4::ref_from_prefix(&frame[L3_OFFSET..])
+            .is_ok_and(|(ip, _)| ip.flags_offset.get() & ipv4::DF == 0)
 }

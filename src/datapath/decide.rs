@@ -101,7 +101,8 @@ pub fn bridge(tables: &Tables, from: &Port, to: PortId, notes: &mut Notes) -> De
     }
     let Some(port) = tables.port(to) else { return Decision::Drop(DropReason::PortGone) };
     if from.isolated && port.isolated {
-        notes.note("policy", || format!("{} and {} are isolated (icc=false)", from.name, port.name));
+        notes
+            .note("policy", || format!("{} and {} are isolated (icc=false)", from.name, port.name));
         return Decision::Drop(DropReason::PortIsolated);
     }
     notes.note("bridge", || format!("{} is on port {}", port.mac, port.name));
@@ -218,7 +219,8 @@ fn deliver(
         return Decision::Reject(DropReason::NeighbourFailed, IcmpError::HostUnreachable);
     };
     if from.domain == domain && from.isolated && port.isolated {
-        notes.note("policy", || format!("{} and {} are isolated (icc=false)", from.name, port.name));
+        notes
+            .note("policy", || format!("{} and {} are isolated (icc=false)", from.name, port.name));
         return Decision::Reject(DropReason::PortIsolated, IcmpError::Prohibited);
     }
     let to = (key.dst, key.dst_port);
@@ -269,7 +271,9 @@ fn from_uplink(tables: &Tables, from: &Port, key: &FlowKey, notes: &mut Notes) -
         return Decision::Drop(DropReason::PortGone);
     };
     if let Some(RouteTarget::Network(_)) = tables.route(key.src) {
-        notes.note("route", || format!("{} is an inside address, yet it comes from outside", key.src));
+        notes.note("route", || {
+            format!("{} is an inside address, yet it comes from outside", key.src)
+        });
         return Decision::Drop(DropReason::SpoofedInside);
     }
     if uplink.is_ours(key.dst) || tables.is_host_addr(key.dst) {

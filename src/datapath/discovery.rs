@@ -3,16 +3,20 @@
 use super::slow::Frame;
 use super::{Datapath, Output};
 use crate::base::ids::PortId;
-use crate::base::time::Time;
+use crate::base::time::{Span, Time};
 use crate::config::{Port, PortKind, Uplink};
 use crate::packet::{DropReason, L3, PacketBuf, Parsed};
 use crate::stage::respond::{arp, ndp};
 use crate::stage::route::icmp_error::IcmpError;
-use crate::stage::route::neighbour::{NeighbourAction, Resolution};
+use crate::stage::route::neighbour::{Action, Resolution};
 use crate::wire::addr::Addr;
 use crate::wire::icmp::v6;
 use crate::wire::ipv6;
 use crate::wire::mac::Mac;
+
+/// How long a hop uses a neighbour's MAC without asking the neighbour table, which thereby learns that
+/// the neighbour is still in use and must be probed when its time is over.
+const HOP_FRESH: Span = Span::from_secs(1);
 
 impl Datapath {
     /// Answers questions about stations of a network from the configuration. `true`: answered.
@@ -32,7 +36,7 @@ impl Datapath {
                 if kind(parsed, frame.batch.bytes(frame.at)) == Some(v6::ROUTER_SOLICITATION) {
                     return Err(DropReason::NeighbourIgnored);
                 }
-                ndp::question(&frame.batch.frame(frame.at), parsed)?
+                ndp::question(frame.batch.bytes(frame.at), parsed)?
             }
             _ => return Ok(false),
         };
@@ -84,20 +88,21 @@ impl Datapath {
         if self.lease_packet(&uplink, parsed, frame) {
             return Ok(true);
         }
-        let (question, learned) = match parsed.l3 {
+        let bytes = frame.batch.bytes(frame.at);
+        let (question, learned, solicited) = match parsed.l3 {
             L3::Arp => {
-                let bytes = frame.batch.bytes(frame.at);
-                (arp::question(bytes)?, arp::reply_seen(bytes))
+                let solicited = arp::is_solicited(bytes, port.mac);
+                (arp::question(bytes)?, arp::reply_seen(bytes), solicited)
             }
-            L3::V6 if is_neighbour_discovery(parsed, frame.batch.bytes(frame.at)) => {
-                let view = frame.batch.frame(frame.at);
-                (ndp::question(&view, parsed)?, ndp::learned(&view, parsed))
+            L3::V6 if is_neighbour_discovery(parsed, bytes) => {
+                let solicited = ndp::is_solicited(bytes, parsed);
+                (ndp::question(bytes, parsed)?, ndp::learned(bytes, parsed), solicited)
             }
             _ => return Ok(false),
         };
         let for_us = question.is_some_and(|q| uplink_has(&uplink, port, q.target));
-        if let Some((addr, mac)) = learned {
-            self.neighbour_learned(frame.now, port.id, (addr, mac), for_us, frame.out);
+        if let Some(learned) = learned {
+            self.neighbour_learned(frame.now, port.id, learned, solicited, frame.out);
         }
         if !for_us {
             return Err(DropReason::NeighbourIgnored);
@@ -117,12 +122,16 @@ impl Datapath {
         now: Time,
         port: PortId,
         (addr, mac): (Addr, Mac),
-        asked_us: bool,
+        solicited: bool,
         out: &mut Output,
     ) {
-        let Some(learned) = self.neighbours.learned(now, port, addr, mac, !asked_us) else { return };
-        self.hops.set_neighbour(port, addr, Some(mac));
-        for mut held in learned {
+        let learned = self.neighbours.learned(now, port, addr, mac, solicited);
+        if learned.changed {
+            self.hops.doubt(port, addr);
+        } else if solicited {
+            self.hops.confirm(port, addr, mac, now + HOP_FRESH);
+        }
+        for mut held in learned.released {
             set_destination(&mut held, mac);
             self.emit_owned(port, held, out);
         }
@@ -138,7 +147,7 @@ impl Datapath {
         let owned = frame.batch.frame(frame.at).to_owned();
         match self.neighbours.resolve(frame.now, port, addr, Some(owned)) {
             Resolution::Reachable(mac) => {
-                self.hops.set_neighbour(port, addr, Some(mac));
+                self.hops.confirm(port, addr, mac, frame.now + HOP_FRESH);
                 if let Some(dst) = frame.batch.frame(frame.at).bytes_mut().first_chunk_mut() {
                     *dst = mac.0;
                 }
@@ -173,10 +182,9 @@ impl Datapath {
     pub(super) fn neighbour_timers(&mut self, now: Time, out: &mut Output) {
         for action in self.neighbours.tick(now) {
             match action {
-                NeighbourAction::Ask { port, addr, to } => self.ask(port, addr, to, out),
-                NeighbourAction::Stale { port, addr } => self.hops.set_neighbour(port, addr, None),
-                NeighbourAction::Failed { port, addr, held } => {
-                    self.hops.set_neighbour(port, addr, None);
+                Action::Ask { port, addr, to } => self.ask(port, addr, to, out),
+                Action::Failed { port, addr, held } => {
+                    self.hops.doubt(port, addr);
                     for frame in held {
                         self.drop_frame(port, DropReason::NeighbourFailed);
                         self.unreachable(now, frame, IcmpError::HostUnreachable, out);

@@ -43,8 +43,7 @@ impl Datapath {
             self.drop_frame(port, DropReason::Malformed);
             return;
         };
-        let mut frame = batch.frame(at);
-        let mut segments = match split::Segments::new(&mut frame, &parsed) {
+        let mut segments = match split::Segments::new(batch.frame(at), &parsed) {
             Ok(segments) => segments,
             Err(reason) => {
                 self.drop_frame(port, reason);
@@ -52,8 +51,8 @@ impl Datapath {
             }
         };
         let mut sent = Vec::new();
-        while let Some(segment) = segments.next_segment() {
-            sent.push(PacketBuf::new(segment, crate::packet::Offload::NONE));
+        while let Some(segment) = segments.next() {
+            sent.push(segment.to_owned());
         }
         for segment in sent {
             self.emit_owned(port, segment, out);

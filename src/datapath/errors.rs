@@ -6,7 +6,6 @@ use crate::base::ids::PortId;
 use crate::base::time::Time;
 use crate::config::Port;
 use crate::packet::{DropReason, FrameMut, PacketBuf, Parsed, Rewrite, Scope};
-use crate::stage::flow::flow::Direction;
 use crate::stage::flow::icmp;
 use crate::stage::route::icmp_error::{self, IcmpError};
 use crate::wire::addr::Addr;
@@ -69,7 +68,7 @@ impl Datapath {
         if !self.write_error(now, &port, &parsed, error, &mut view) {
             return;
         }
-        if let Some(to) = self.translate_error(&port, &mut view) {
+        if let Ok(to) = self.translate_error(&port, &mut view) {
             self.emit_owned(to, held, out);
         }
     }
@@ -97,48 +96,35 @@ impl Datapath {
             return Err(DropReason::TtlExceeded);
         }
         let mut view = frame.batch.frame(frame.at);
-        icmp::verify(&view, &slot.parsed)?;
-        let Some(egress) = self.translate_error(port, &mut view) else {
-            return Err(DropReason::IcmpUnrelated);
-        };
+        let egress = self.translate_error(port, &mut view)?;
         self.emit(egress, frame.at, frame.batch, frame.out);
         Ok(())
     }
 
     /// Finds the flow an error is about, translates the error and addresses it. The port it leaves by.
-    fn translate_error(&mut self, port: &Port, view: &mut FrameMut<'_>) -> Option<PortId> {
-        let parsed = Parsed::new(view.bytes()).ok()?;
-        let embedded = icmp::related(view.bytes(), &parsed)?;
-        // The quoted packet was on its way out of this port: the other direction's packets come in
-        // here, so its key is the reverse of what arrives.
-        let key = embedded.reversed(port.domain, Scope::Routed);
-        let (index, direction) = self.flows.lookup(&key, key.hash(self.seed))?;
-        let flow = self.flows.get(index);
-        if flow.ports[direction as usize] != port.id {
-            return None;
+    fn translate_error(
+        &mut self,
+        port: &Port,
+        view: &mut FrameMut<'_>,
+    ) -> Result<PortId, DropReason> {
+        let parsed = Parsed::new(view.bytes())?;
+        let csum = view.offload().csum;
+        let embedded = icmp::related(view.bytes(), &parsed, csum, port.domain, Scope::Routed)?
+            .ok_or(DropReason::IcmpUnrelated)?;
+        let key = embedded.lookup_key();
+        let found = self.flows.lookup(&key, key.hash(self.seed));
+        let (index, direction) = found.ok_or(DropReason::IcmpUnrelated)?;
+        let flow = *self.flows.get(index);
+        let sent = embedded.tcp_seq.is_none_or(|seq| flow.tcp.has_sent(direction.flip(), seq));
+        if flow.port(direction) != port.id || !sent {
+            return Err(DropReason::IcmpUnrelated);
         }
-        let quoted = flow.keys[direction.other() as usize];
-        let (hop_id, towards) = (flow.hops[direction as usize], quoted.src);
-        icmp::translate_error(view, &parsed, &quoted, self.error_source(&parsed, &key, direction, index));
-        let hop = *self.hops.get(hop_id)?;
-        let parsed = Parsed::new(view.bytes()).ok()?;
-        debug_assert_eq!(parsed.dst, towards);
+        icmp::translate_error(view, &parsed, &embedded, &flow, direction);
+        let hop = self.hops.get(flow.hops[direction.index()]).copied();
+        let hop = hop.ok_or(DropReason::PortGone)?;
+        let parsed = Parsed::new(view.bytes())?;
         let route = Some((hop.dst_mac, hop.src_mac));
         Rewrite { nat: None, route }.apply(view, &parsed);
-        hop.ready.then(|| hop.port())
-    }
-
-    /// The source an error leaves with: the router that sent it, unless that is an inside station
-    /// behind a translation, which must not show (RFC 5508 REQ-5 c).
-    fn error_source(
-        &self,
-        parsed: &Parsed,
-        key: &crate::packet::FlowKey,
-        direction: Direction,
-        index: crate::stage::flow::table::FlowIndex,
-    ) -> Option<Addr> {
-        let other = self.flows.get(index).keys[direction.other() as usize];
-        let translated = other.dst != key.src;
-        translated.then_some(if parsed.src == key.src { other.dst } else { parsed.src })
+        Ok(hop.port())
     }
 }

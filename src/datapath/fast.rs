@@ -10,9 +10,7 @@ use crate::base::ids::PortId;
 use crate::base::time::Time;
 use crate::packet::parse::is_icmp_non_query;
 use crate::packet::{DropReason, Fragment, FrameBatch, Parsed, Rewrite};
-use crate::stage::flow::flow::Direction;
-use crate::stage::flow::table::FlowIndex;
-use crate::stage::flow::tcp::TcpSegment;
+use crate::stage::flow::{Direction, FlowIndex, TcpSegment, Transition};
 use crate::stage::route::mtu;
 use crate::wire::{ipv6, tcp};
 
@@ -32,22 +30,24 @@ impl Datapath {
         if !parsed.is_ip() || parsed.fragment != Fragment::Whole || has_no_flow(parsed, batch, at) {
             return false;
         }
-        let Some((index, direction)) = self.flows.lookup(&slot.key, slot.hash) else { return false };
+        let Some((index, direction)) = self.flows.lookup(&slot.key, slot.hash) else {
+            return false;
+        };
         let flow = self.flows.get(index);
-        if flow.generation != self.tables.generation() || flow.ports[direction as usize] != ingress {
+        if flow.generation != self.tables.generation() || flow.port(direction) != ingress {
             return false;
         }
         let Some(entry) = self.tables.entry(ingress) else { return false };
         if entry.guard.as_ref().is_some_and(|guard| guard.mac != parsed.src_mac) {
             return false;
         }
-        let Some(hop) = self.hops.get(flow.hops[direction as usize]) else { return false };
+        let Some(hop) = self.hops.get(flow.hops[direction.index()]) else { return false };
         let routed = hop.is_routed();
         let plain = if routed {
-            hop.ready
+            hop.fresh_until > now
                 && parsed.ttl > 1
                 && parsed.tcp_flags & tcp::SYN == 0
-                && mtu::fits(parsed, &batch.offload(at), hop.mtu)
+                && mtu::fits(parsed, batch.bytes(at), batch.offload(at), hop.mtu)
         } else {
             hop.dst_mac == parsed.dst_mac
         };
@@ -60,7 +60,8 @@ impl Datapath {
             route: routed.then_some((hop.dst_mac, hop.src_mac)),
         };
         match self.track(now, index, direction, parsed, batch.bytes(at)) {
-            Ok(()) => {
+            Ok(Transition::Over) => return false,
+            Ok(_) => {
                 rewrite.apply(&mut batch.frame(at), parsed);
                 self.emit(egress, at, batch, out);
             }
@@ -78,13 +79,19 @@ impl Datapath {
         direction: Direction,
         parsed: &Parsed,
         frame: &[u8],
-    ) -> Result<(), DropReason> {
-        let segment = if parsed.proto == ipv6::TCP && parsed.fragment == Fragment::Whole {
-            TcpSegment::parse(parsed.l4_bytes(frame))
-        } else {
-            None
-        };
-        self.flows.observe(now, index, direction, segment.as_ref(), parsed.ip_len)
+    ) -> Result<Transition, DropReason> {
+        let flow = self.flows.get_mut(index);
+        let mut transition = Transition::Unchanged;
+        if parsed.proto == ipv6::TCP && parsed.fragment == Fragment::Whole {
+            let segment = TcpSegment::read(parsed, frame).ok_or(DropReason::Malformed)?;
+            transition = flow.tcp.track(direction, &segment)?;
+        }
+        flow.count(direction, parsed.ip_len);
+        if transition != Transition::Ignored {
+            let class = flow.class_after(direction);
+            self.flows.touch(now, index, class);
+        }
+        Ok(transition)
     }
 }
 

@@ -2,8 +2,7 @@
 
 use super::slow::Frame;
 use super::{Datapath, pipeline::Slot};
-use crate::base::time::Time;
-use crate::packet::{DropReason, Fragment, FrameBatch};
+use crate::packet::{DropReason, FlowKey, Fragment, FrameBatch, PacketBuf};
 use crate::stage::route::fragments::Admitted;
 
 impl Datapath {
@@ -16,21 +15,14 @@ impl Datapath {
         if slot.parsed.fragment == Fragment::Whole {
             return Ok(Some(*slot));
         }
-        let domain = slot.key.domain;
         let view = frame.batch.frame(frame.at);
-        if slot.parsed.fragment == Fragment::First {
-            let released = self.fragments.first(frame.now, domain, &slot.parsed, &view)?;
-            if !released.is_empty() {
-                self.replay(released, frame);
-            }
-            return Ok(Some(*slot));
-        }
-        match self.fragments.admit(frame.now, domain, &slot.parsed, &view) {
-            Admitted::Ports(src_port, dst_port) => {
+        match self.fragments.admit(frame.now, slot.key.domain, &slot.parsed, &view) {
+            Admitted::Key(ports) => {
                 let mut known = *slot;
-                (known.key.src_port, known.key.dst_port) = (src_port, dst_port);
-                known.parsed.src_port = src_port;
-                known.parsed.dst_port = dst_port;
+                known.parsed.proto = ports.proto;
+                known.parsed.src_port = ports.src_port;
+                known.parsed.dst_port = ports.dst_port;
+                known.key = FlowKey::new(&known.parsed, slot.key.domain, slot.key.scope);
                 known.hash = known.key.hash(self.seed);
                 Ok(Some(known))
             }
@@ -40,7 +32,8 @@ impl Datapath {
     }
 
     /// Fragments that came before their first one are sent through after it, in a batch of their own.
-    fn replay(&mut self, released: Vec<crate::packet::PacketBuf>, frame: &mut Frame<'_>) {
+    pub(super) fn replay_held(&mut self, slot: &Slot, mut first: PacketBuf, frame: &mut Frame<'_>) {
+        let released = self.fragments.first(slot.key.domain, &slot.parsed, &first.frame());
         let mut later = super::Output::default();
         for held in released {
             let mut batch = FrameBatch::new();
@@ -55,12 +48,6 @@ impl Datapath {
                 };
                 frame.out.owned(sent.port, owned);
             }
-        }
-    }
-
-    pub(super) fn fragment_timers(&mut self, now: Time) {
-        for port in self.fragments.tick(now) {
-            self.drop_frame(port, DropReason::FragmentTimeout);
         }
     }
 }

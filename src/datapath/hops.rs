@@ -6,6 +6,7 @@
 use hashbrown::HashMap;
 
 use crate::base::ids::PortId;
+use crate::base::time::Time;
 use crate::stage::flow::flow::HopId;
 use crate::wire::addr::Addr;
 use crate::wire::mac::Mac;
@@ -21,7 +22,7 @@ pub(super) enum HopKey {
     Neighbour(PortId, Addr),
 }
 
-/// One next hop, 32 bytes.
+/// One next hop.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Hop {
     pub(super) key: HopKey,
@@ -30,8 +31,8 @@ pub(super) struct Hop {
     /// Whom it comes from, when routed.
     pub(super) src_mac: Mac,
     pub(super) mtu: u16,
-    /// The MAC is known and fresh.
-    pub(super) ready: bool,
+    /// Until when the MAC may be used without asking; a configured one for ever.
+    pub(super) fresh_until: Time,
     refs: u32,
 }
 
@@ -72,11 +73,11 @@ impl HopTable {
             hop.mtu = mtu;
             return HopId(id);
         }
-        let (dst_mac, ready) = match key {
-            HopKey::Bridge(_, mac) | HopKey::Station(_, mac) => (mac, true),
-            HopKey::Neighbour(..) => (Mac::ZERO, false),
+        let (dst_mac, fresh_until) = match key {
+            HopKey::Bridge(_, mac) | HopKey::Station(_, mac) => (mac, Time(u64::MAX)),
+            HopKey::Neighbour(..) => (Mac::ZERO, Time::ZERO),
         };
-        let hop = Hop { key, dst_mac, src_mac, mtu, ready, refs: 1 };
+        let hop = Hop { key, dst_mac, src_mac, mtu, fresh_until, refs: 1 };
         let id = if let Some(id) = self.free.pop() {
             self.hops[id as usize] = hop;
             id
@@ -94,17 +95,25 @@ impl HopTable {
         hop.refs = hop.refs.saturating_sub(1);
         if hop.refs == 0 {
             self.index.remove(&hop.key);
-            hop.ready = false;
+            hop.fresh_until = Time::ZERO;
             self.free.push(id.0);
         }
     }
 
-    /// A neighbour's MAC became known, or doubtful (`None`).
-    pub(super) fn set_neighbour(&mut self, port: PortId, addr: Addr, mac: Option<Mac>) {
-        let Some(&id) = self.index.get(&HopKey::Neighbour(port, addr)) else { return };
-        let hop = &mut self.hops[id as usize];
-        hop.ready = mac.is_some();
-        hop.dst_mac = mac.unwrap_or(hop.dst_mac);
+    /// A neighbour's MAC may be used until `fresh_until` without asking the neighbour table.
+    pub(super) fn confirm(&mut self, port: PortId, addr: Addr, mac: Mac, fresh_until: Time) {
+        if let Some(&id) = self.index.get(&HopKey::Neighbour(port, addr)) {
+            let hop = &mut self.hops[id as usize];
+            hop.dst_mac = mac;
+            hop.fresh_until = fresh_until;
+        }
+    }
+
+    /// A neighbour's MAC is in doubt: the next packet asks the neighbour table.
+    pub(super) fn doubt(&mut self, port: PortId, addr: Addr) {
+        if let Some(&id) = self.index.get(&HopKey::Neighbour(port, addr)) {
+            self.hops[id as usize].fresh_until = Time::ZERO;
+        }
     }
 
     /// A port's MTU changed.

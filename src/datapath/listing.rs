@@ -4,16 +4,18 @@ use super::Datapath;
 use super::inspect::{
     FdbInfo, FlowFilter, FlowInfo, NeighbourInfo, PortStats, RouteInfo, WorkerStats,
 };
+use crate::base::ids::PortId;
 use crate::base::time::Time;
 use crate::config::{PortKind, RouteTarget};
 use crate::packet::DropReason;
-use crate::base::ids::PortId;
-use crate::stage::flow::flow::Flow;
-use crate::stage::flow::table::FlowIndex;
+use crate::stage::flow::tcp::Phase;
+use crate::stage::flow::{Direction, Flow, FlowIndex};
+use crate::stage::route::neighbour::State;
 use crate::wire::{addr::Addr, ipv6};
 
 /// Flows one listing gives unless it asks for another number.
 const LISTING_MAX: usize = 100_000;
+const BOTH: [Direction; 2] = [Direction::Initiator, Direction::Responder];
 
 impl Datapath {
     /// Flows that match.
@@ -23,10 +25,10 @@ impl Datapath {
     }
 
     /// Forgets flows that match and says how many.
-    pub fn flush_flows(&mut self, filter: &FlowFilter) -> usize {
+    pub fn flush_flows(&mut self, now: Time, filter: &FlowFilter) -> usize {
         let found: Vec<FlowIndex> = self.matching(filter).map(|(index, _)| index).collect();
         for index in &found {
-            self.remove_flow(*index);
+            self.remove_flow(now, *index);
         }
         found.len()
     }
@@ -34,28 +36,28 @@ impl Datapath {
     fn matching(&self, filter: &FlowFilter) -> impl Iterator<Item = (FlowIndex, &Flow)> {
         let to = filter.to.map(Addr::from);
         self.flows.iter().filter(move |(_, flow)| {
-            filter.port.is_none_or(|port| flow.ports.contains(&port))
-                && filter.proto.as_ref().is_none_or(|p| *p == proto_name(flow.keys[0].proto))
-                && filter.state.as_ref().is_none_or(|s| *s == flow.state_name())
-                && to.is_none_or(|to| flow.keys[0].dst == to || flow.keys[1].src == to)
+            filter.port.is_none_or(|port| BOTH.iter().any(|dir| flow.port(*dir) == port))
+                && filter.proto.as_ref().is_none_or(|p| *p == proto_name(flow.keys()[0].proto))
+                && filter.state.as_ref().is_none_or(|s| s == state_name(flow))
+                && to.is_none_or(|to| flow.keys()[0].dst == to || flow.keys()[1].src == to)
         })
     }
 
     fn describe(&self, now: Time, flow: &Flow) -> FlowInfo {
-        let [key, reply] = &flow.keys;
-        let idle = now.millis().since(flow.last_seen);
-        let timeout = self.timeouts.of(flow.class()).as_millis();
+        let [key, reply] = flow.keys();
+        let idle = now.millis().since(flow.last_seen());
+        let timeout = self.flows.timeouts().get(flow.class()).as_millis();
         FlowInfo {
             proto: proto_name(key.proto),
-            state: flow.state_name().to_owned(),
-            initiator_port: flow.ports[0],
-            responder_port: flow.ports[1],
+            state: state_name(flow).to_owned(),
+            initiator_port: flow.port(Direction::Initiator),
+            responder_port: flow.port(Direction::Responder),
             initiator: (key.src.ip(), key.src_port),
             target: (key.dst.ip(), key.dst_port),
             responder: (reply.src.ip(), reply.src_port),
             seen_as: (reply.dst.ip(), reply.dst_port),
-            packets: flow.packets.map(u64::from),
-            bytes: flow.bytes,
+            packets: BOTH.map(|dir| u64::from(flow.packets(dir))),
+            bytes: BOTH.map(|dir| flow.bytes(dir)),
             idle_ms: u64::from(idle),
             expires_ms: timeout.saturating_sub(u64::from(idle)),
         }
@@ -80,7 +82,7 @@ impl Datapath {
     }
 
     /// Endpoints and learned neighbours.
-    pub fn list_neighbours(&self) -> Vec<NeighbourInfo> {
+    pub fn list_neighbours(&self, now: Time) -> Vec<NeighbourInfo> {
         let fixed = self.tables.ports().filter(|p| p.kind == PortKind::Endpoint).flat_map(|port| {
             port.addrs.iter().map(|addr| NeighbourInfo {
                 port: port.id,
@@ -89,11 +91,11 @@ impl Datapath {
                 state: "permanent".to_owned(),
             })
         });
-        let learned = self.neighbours.entries().map(|entry| NeighbourInfo {
+        let learned = self.neighbours.entries(now).map(|entry| NeighbourInfo {
             port: entry.port,
             addr: entry.addr.ip(),
             mac: entry.mac,
-            state: entry.state.to_owned(),
+            state: neighbour_state(entry.state).to_owned(),
         });
         fixed.chain(learned).collect()
     }
@@ -158,6 +160,24 @@ impl Datapath {
     pub fn drops(&self, port: PortId, reason: DropReason) -> u64 {
         let counters = self.counters.get(usize::from(port.0));
         counters.and_then(|c| c.drops().find(|(r, _)| *r == reason)).map_or(0, |(_, n)| n)
+    }
+}
+
+fn state_name(flow: &Flow) -> &'static str {
+    match flow.tcp.phase() {
+        Phase::None => flow.class().name(),
+        phase => phase.name(),
+    }
+}
+
+fn neighbour_state(state: State) -> &'static str {
+    match state {
+        State::Incomplete(_) => "incomplete",
+        State::Reachable => "reachable",
+        State::Stale => "stale",
+        State::Delay => "delay",
+        State::Probe(_) => "probe",
+        State::Failed => "failed",
     }
 }
 

@@ -32,19 +32,18 @@ use crate::base::hash::Seed;
 use crate::base::ids::{DomainId, PortId, UplinkId};
 use crate::base::limits::FLOWS_MAX;
 use crate::base::time::{Span, Time};
-use crate::config::{Delta, Tables};
+use crate::config::{Delta, PortKind, Tables};
 use crate::packet::DropReason;
 use crate::stage::bridge::fdb::Fdb;
-use crate::stage::flow::mapping::MappingTable;
-use crate::stage::flow::table::FlowTable;
-use crate::stage::flow::timeouts::Timeouts;
+use crate::stage::flow::{FlowTable, MappingTable};
 use crate::stage::route::fragments::FragmentTracker;
 use crate::stage::route::neighbour::NeighbourTable;
 
 use self::configure::Lease;
 use self::counters::PortCounters;
 use self::hops::HopTable;
-pub use self::output::{Event, FrameRef, OutFrame, Output};
+use self::inspect::FlowFilter;
+pub use self::output::{Event, FrameRef, Lan, OutFrame, Output};
 use self::pipeline::Scratch;
 
 /// How often learned addresses and flows are looked at for expiry when nothing else happens.
@@ -58,7 +57,6 @@ pub struct Datapath {
     tables: Tables,
     flows: FlowTable,
     mappings: MappingTable,
-    timeouts: Timeouts,
     hops: HopTable,
     fdbs: HashMap<DomainId, Fdb>,
     neighbours: NeighbourTable,
@@ -83,7 +81,6 @@ impl Datapath {
             tables: Tables::default(),
             flows: FlowTable::new(seed, flows_max),
             mappings: MappingTable::new(seed),
-            timeouts: Timeouts::default(),
             hops: HopTable::default(),
             fdbs: HashMap::new(),
             neighbours: NeighbourTable::default(),
@@ -105,11 +102,12 @@ impl Datapath {
     /// Applies one change of the configuration.
     pub fn apply(&mut self, now: Time, delta: &Delta) {
         match delta {
-            Delta::RemovePort(id) => self.forget_port(*id),
+            Delta::RemovePort(id) => self.forget_port(now, *id),
             Delta::RemoveUplink(id) => {
                 self.leases.remove(id);
             }
             Delta::Publish(publication) => self.reserve(publication, true),
+            Delta::Uplink(uplink) => self.set_ports(uplink),
             Delta::Unpublish(id) => {
                 if let Some(publication) = self.tables.publications().get(*id).cloned() {
                     self.reserve(&publication, false);
@@ -120,6 +118,10 @@ impl Datapath {
         self.tables.apply(delta);
         if let Delta::Port(port) = delta {
             self.hops.set_mtu(port.id, port.mtu);
+            if port.kind == PortKind::PacketUplink {
+                // Everybody outside shares this port; its bound is the table's.
+                self.flows.set_share(port.id, FLOWS_MAX);
+            }
         }
         if matches!(delta, Delta::Publish(_) | Delta::Unpublish(_)) {
             self.drop_stale_publication_flows(now);
@@ -130,7 +132,8 @@ impl Datapath {
     pub fn tick(&mut self, now: Time, out: &mut Output) {
         self.neighbour_timers(now, out);
         self.lease_timers(now, out);
-        self.fragment_timers(now);
+        let lost = self.fragments.tick(now);
+        self.totals.fragment_timeouts += lost as u64;
         if now < self.housekeeping {
             return;
         }
@@ -142,29 +145,35 @@ impl Datapath {
     }
 
     /// When [`tick`](Self::tick) wants to be called next; `None` when nothing is pending.
-    pub fn next_deadline(&self) -> Option<Time> {
+    pub fn next_deadline(&self, now: Time) -> Option<Time> {
         let housekeeping = |at: Time| at.max(self.housekeeping);
         let fdb = self.fdbs.values().filter_map(Fdb::next_expiry).min().map(housekeeping);
-        let flows = self.flows.next_deadline(&self.timeouts).map(housekeeping);
+        let flows = self.flows.next_deadline(now).map(housekeeping);
+        let mappings = self.mappings.next_deadline(now).map(housekeeping);
         let leases = self.leases.values().filter_map(Lease::next_deadline).min();
-        [fdb, flows, leases, self.neighbours.next_deadline(), self.fragments.next_deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            fdb,
+            flows,
+            mappings,
+            leases,
+            self.neighbours.next_deadline(),
+            self.fragments.next_deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     fn expire_flows(&mut self, now: Time) {
         let (mappings, hops) = (&mut self.mappings, &mut self.hops);
-        self.flows.expire(now, &self.timeouts, EXPIRY_BUDGET, |flow| {
-            commit::release(mappings, hops, now, flow);
+        self.flows.expire(now, EXPIRY_BUDGET, |flow| {
+            commit::release(mappings, hops, now, &flow);
         });
-        mappings.expire(now);
+        mappings.expire(now, EXPIRY_BUDGET, |_| {});
     }
 
-    fn forget_port(&mut self, id: PortId) {
-        for index in self.flows.of_port(id) {
-            self.remove_flow(index);
-        }
+    fn forget_port(&mut self, now: Time, id: PortId) {
+        self.flush_flows(now, &FlowFilter { port: Some(id), ..FlowFilter::default() });
         for fdb in self.fdbs.values_mut() {
             fdb.remove_port(id);
         }

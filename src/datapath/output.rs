@@ -25,24 +25,21 @@ pub enum FrameRef {
 /// Something worth telling.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// An uplink has an address.
-    Leased {
-        /// The uplink.
-        uplink: UplinkId,
-        /// Address and prefix length.
-        addr: (Addr, u8),
-        /// Routers.
-        routers: Vec<Addr>,
-        /// Name servers.
-        dns: Vec<Addr>,
-        /// MTU, if the LAN said one.
-        mtu: Option<u16>,
-    },
-    /// An uplink lost its address.
-    LeaseLost {
-        /// The uplink.
-        uplink: UplinkId,
-    },
+    /// What an uplink's LAN gave it has changed; this is all of it.
+    Configured(UplinkId, Lan),
+}
+
+/// Addresses of an uplink as DHCP and router advertisements gave them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lan {
+    /// Addresses and prefix lengths.
+    pub addrs: Vec<(Addr, u8)>,
+    /// Default routers, the preferred one of each family first.
+    pub routers: Vec<Addr>,
+    /// Name servers.
+    pub dns: Vec<Addr>,
+    /// MTU, if the LAN said one.
+    pub mtu: Option<u16>,
 }
 
 /// Results of one call, in order. Reused between calls; the caller clears it.

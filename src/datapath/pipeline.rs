@@ -71,13 +71,18 @@ impl Datapath {
         for index in 0..batch.len() {
             let frame = batch.bytes(index);
             bytes += frame.len() as u64;
-            let slot = Parsed::new(frame).map(|parsed| {
+            let slot = Parsed::new(frame).and_then(|parsed| {
+                batch.offload(index).check(&parsed)?;
                 let scope =
                     if parsed.dst_mac == router_mac { Scope::Routed } else { Scope::Bridged };
+                // RFC 1812 5.2.2 asks it of routers; a bridged frame is its receiver's to judge.
+                if scope == Scope::Routed && !parsed.ipv4_checksum_is_right(frame) {
+                    return Err(DropReason::Ipv4Checksum);
+                }
                 let key = FlowKey::new(&parsed, domain, scope);
                 let hash = key.hash(seed);
                 self.flows.prefetch(hash);
-                Slot { parsed, key, hash }
+                Ok(Slot { parsed, key, hash })
             });
             scratch.slots.push(slot);
         }

@@ -6,11 +6,10 @@ use crate::base::ids::PortId;
 use crate::base::time::Time;
 use crate::config::{Port, PortKind};
 use crate::packet::parse::is_icmp_non_query;
-use crate::packet::{DropReason, Fragment, FrameBatch, L3, Parsed, Scope};
+use crate::packet::{DropReason, Fragment, FrameBatch, Scope};
 use crate::stage::bridge::{fdb::Learned, flood};
 use crate::stage::respond::echo;
 use crate::stage::route::icmp_error::IcmpError;
-use crate::wire::checksum;
 use crate::wire::mac::Mac;
 
 /// Where a frame is, while it is being decided.
@@ -41,7 +40,9 @@ impl Datapath {
 
     fn slow_steps(&mut self, slot: &Slot, frame: &mut Frame<'_>) -> Result<(), DropReason> {
         let parsed = &slot.parsed;
-        let Some(entry) = self.tables.entry(frame.ingress) else { return Err(DropReason::PortGone) };
+        let Some(entry) = self.tables.entry(frame.ingress) else {
+            return Err(DropReason::PortGone);
+        };
         let port = std::sync::Arc::clone(&entry.port);
         if !parsed.src_mac.is_unicast() {
             return Err(DropReason::SourceMac);
@@ -97,6 +98,15 @@ impl Datapath {
         self.routed(port, slot, frame)
     }
 
+    /// Takes a frame whose flow has just ended through the stages once more.
+    pub(super) fn slow_again(
+        &mut self,
+        slot: &Slot,
+        frame: &mut Frame<'_>,
+    ) -> Result<(), DropReason> {
+        self.slow_steps(slot, frame)
+    }
+
     /// Learns where a station is, unless the configuration says it.
     fn learn(&mut self, port: &Port, mac: Mac, now: Time) {
         if port.guard || port.kind == PortKind::Host || mac == port.mac {
@@ -133,12 +143,7 @@ impl Datapath {
         Ok(())
     }
 
-    fn flood(
-        &mut self,
-        port: &Port,
-        dst: Mac,
-        frame: &mut Frame<'_>,
-    ) -> Result<(), DropReason> {
+    fn flood(&mut self, port: &Port, dst: Mac, frame: &mut Frame<'_>) -> Result<(), DropReason> {
         if flood::is_reserved(dst) {
             return Err(DropReason::ReservedMulticast);
         }
@@ -167,12 +172,18 @@ impl Datapath {
         if !slot.parsed.is_ip() {
             return Err(DropReason::NotForUs);
         }
-        check_ipv4_header(&slot.parsed, frame.batch.bytes(frame.at))?;
         if is_icmp_non_query(&slot.parsed, frame.batch.bytes(frame.at)) {
             return self.icmp_error(port, slot, frame);
         }
-        let Some(slot) = self.with_ports(slot, frame)? else { return Ok(()) };
-        self.routed_with_ports(port, &slot, frame)
+        let Some(known) = self.with_ports(slot, frame)? else { return Ok(()) };
+        if known.parsed.fragment != Fragment::First {
+            return self.routed_with_ports(port, &known, frame);
+        }
+        // Those that came too early need the key of this one as it arrived: the frame is rewritten next.
+        let original = frame.batch.frame(frame.at).to_owned();
+        self.routed_with_ports(port, &known, frame)?;
+        self.replay_held(&known, original, frame);
+        Ok(())
     }
 
     /// A routed packet whose ports are known, later fragments included.
@@ -205,7 +216,9 @@ impl Datapath {
                 Ok(None) => self.to_own_address(port, slot, frame),
                 Err(reason) => Err(reason),
             },
-            Decision::Reject(reason, error) => self.reject(port, &slot.parsed, error, reason, frame),
+            Decision::Reject(reason, error) => {
+                self.reject(port, &slot.parsed, error, reason, frame)
+            }
             Decision::Drop(reason) => Err(reason),
             Decision::Bridge(_) => Err(DropReason::NoRoute),
         }
@@ -249,14 +262,4 @@ impl Datapath {
         }
         self.reject(port, &slot.parsed, IcmpError::PortUnreachable, DropReason::NotPublished, frame)
     }
-}
-
-/// RFC 1812 5.2.2: a router verifies the header's checksum. Hits need not: their checksum is updated,
-/// so a wrong one stays wrong and the receiver drops it.
-fn check_ipv4_header(parsed: &Parsed, frame: &[u8]) -> Result<(), DropReason> {
-    if parsed.l3 != L3::V4 {
-        return Ok(());
-    }
-    let header = &frame[crate::packet::parse::L3_OFFSET..usize::from(parsed.l4)];
-    if checksum::sum(header) == 0xffff { Ok(()) } else { Err(DropReason::Ipv4Checksum) }
 }

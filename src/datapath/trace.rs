@@ -49,9 +49,8 @@ impl Datapath {
 
     fn imagined_key(&self, port: &Port, src: Addr, dst: Addr, request: &TraceRequest) -> FlowKey {
         let network = self.tables.network_of(port.domain);
-        let on_link = network.is_some_and(|n| {
-            n.subnets.iter().any(|s| s.contains(dst)) && !n.is_gateway(dst)
-        });
+        let on_link = network
+            .is_some_and(|n| n.subnets.iter().any(|s| s.contains(dst)) && !n.is_gateway(dst));
         let proto = match (request.proto.as_str(), dst.is_v4()) {
             ("udp", _) => ipv6::UDP,
             ("sctp", _) => ipv6::SCTP,
@@ -81,22 +80,22 @@ impl Datapath {
         match route.next_hop {
             NextHop::Station(mac) => notes.note("neighbour", || format!("known: {mac}")),
             NextHop::Neighbour(addr) => {
-                let state = match self.neighbours.reachable(route.egress, addr) {
+                let mut known = self.neighbours.entries(now);
+                let known = known.find(|n| n.port == route.egress && n.addr == addr);
+                let state = match known.and_then(|n| n.mac) {
                     Some(mac) => format!("{addr} is at {mac}"),
                     None => format!("{addr} would be asked for"),
                 };
                 notes.note("neighbour", || state);
             }
         }
-        let _ = now;
         decision
     }
 }
 
 fn report(notes: Notes, decision: Decision, datapath: &Datapath) -> TraceReport {
-    let name = |id| {
-        datapath.tables.port(id).map_or_else(|| format!("{id}"), |port| port.name.to_string())
-    };
+    let name =
+        |id| datapath.tables.port(id).map_or_else(|| format!("{id}"), |port| port.name.to_string());
     let (verdict, delivered, drop) = match decision {
         Decision::Bridge(port) => (format!("delivered to {}", name(port)), true, None),
         Decision::Route(route) => (

@@ -13,6 +13,7 @@ pub mod netlink;
 pub mod netns;
 pub mod packet;
 pub mod poller;
+pub mod probe;
 pub mod process;
 pub mod random;
 pub mod sysctl;

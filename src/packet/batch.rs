@@ -33,6 +33,12 @@ impl Slot {
         }
     }
 
+    /// A frame inside this one, which may grow into all that lies before it and not at its end.
+    pub(super) fn part(&self, range: Range<usize>, offload: Offload) -> Self {
+        let (start, len) = (range.start as u32, range.len() as u32);
+        Self { start, len, floor: self.floor, ceiling: start + len, offload }
+    }
+
     #[inline]
     pub(super) fn range(&self) -> Range<usize> {
         self.start as usize..(self.start + self.len) as usize

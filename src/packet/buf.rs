@@ -95,6 +95,17 @@ impl<'a> FrameMut<'a> {
         true
     }
 
+    /// The frame with a virtio-net header put before it, ready for one `write`.
+    pub fn with_vnet_header(&mut self) -> &[u8] {
+        let range = self.slot.write_vnet(self.room);
+        &self.room[range]
+    }
+
+    /// The room and where in it the frame lies.
+    pub(super) fn into_parts(self) -> (&'a mut [u8], Slot) {
+        (self.room, *self.slot)
+    }
+
     /// A copy that outlives the batch.
     pub fn to_owned(&self) -> PacketBuf {
         PacketBuf::new(self.bytes(), self.slot.offload)

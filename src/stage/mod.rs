@@ -3,6 +3,7 @@
 
 pub mod bridge;
 pub mod flow;
+pub mod lease;
 pub mod respond;
 pub mod route;
 pub mod service;

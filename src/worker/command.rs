@@ -1,11 +1,10 @@
 //! What control says to a worker, and what a worker tells control.
 
-use std::net::IpAddr;
-
 use crossbeam_channel::Sender;
 
 use crate::base::ids::{PortId, UplinkId};
 use crate::config::Delta;
+use crate::datapath::Lan;
 use crate::datapath::inspect::{
     FdbInfo, FlowFilter, FlowInfo, NeighbourInfo, PortStats, RouteInfo, TraceReport, TraceRequest,
     WorkerStats,
@@ -79,24 +78,8 @@ pub enum Answer {
 pub enum Notice {
     /// The namespace behind a port's TAP is gone: the endpoint has ended.
     PortDead(PortId),
-    /// An uplink got an address.
-    Leased {
-        /// The uplink.
-        uplink: UplinkId,
-        /// Its address and prefix length.
-        addr: (IpAddr, u8),
-        /// Routers.
-        routers: Vec<IpAddr>,
-        /// Name servers.
-        dns: Vec<IpAddr>,
-        /// MTU, if the LAN said one.
-        mtu: Option<u16>,
-    },
-    /// An uplink lost its address.
-    LeaseLost {
-        /// The uplink.
-        uplink: UplinkId,
-    },
+    /// What an uplink's LAN gave it has changed; this is all of it.
+    Configured(UplinkId, Lan),
     /// A worker stopped on an error.
     Failed(String),
 }

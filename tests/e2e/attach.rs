@@ -1,10 +1,12 @@
 //! Attaching: the client against a daemon's end that says what the test wants.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, JoinHandle};
 
+use rustix::process::Signal;
 use wharf::attach::client::{AttachError, attach};
 use wharf::attach::protocol::{
     AttachReply, AttachRequest, Attached, Hello, Refusal, RefusalCode, RouteSpec,
@@ -13,10 +15,12 @@ use wharf::attach::server::{Access, ServeError, serve_one};
 use wharf::io::fdpass::Listener;
 use wharf::io::netlink::{Link, Netlink, Route};
 use wharf::io::netns::{NetNs, in_namespace};
+use wharf::io::process::{Isolation, Network, prepare_network, spawn};
 use wharf::io::tap::Tap;
 
 use crate::support::{
-    PATIENCE, connect_in, copy_frames, isolated, listener_in, udp_in, wait_readable,
+    PATIENCE, connect_in, copy_frames, give_up_capabilities, in_one_thread, isolated, listener_in,
+    udp_in, wait_readable,
 };
 
 /// A daemon that gives each attacher the next of its answers and keeps the TAPs.
@@ -38,7 +42,7 @@ impl Daemon {
             let serve = |reply: AttachReply| {
                 let connection = listener.accept().unwrap();
                 serve_one(&connection, &Hello::new(queues), access, |request, taps, peer| {
-                    assert_eq!(peer.pid, std::process::id());
+                    assert_eq!(peer.uid, rustix::process::geteuid().as_raw());
                     assert!(request.netns.is_some());
                     if matches!(reply, AttachReply::Attached(_)) {
                         keep.send(taps).unwrap();
@@ -139,7 +143,8 @@ fn the_link_becomes_what_the_daemon_said() {
             .unwrap()
             .into_iter()
             .filter(|a| a.index == link.index)
-            .inspect(|a| assert!(!a.tentative, "{a:?}"))
+            // The kernel finishes its own link-local address a moment later.
+            .inspect(|a| assert!(!a.tentative || a.link_local, "{a:?}"))
             .map(|a| a.net.to_string())
             .collect();
         nets.sort();
@@ -236,5 +241,45 @@ fn a_daemon_that_is_not_there_or_dies_leaves_no_link() {
         assert!(matches!(attach(&path, &ns, request()), Err(AttachError::Daemon(_))));
         assert_eq!(daemon.join().unwrap(), 1);
         only_loopback(&ns);
+    });
+}
+
+/// What `wharf run` does: the command's process attaches itself, before it becomes the command.
+#[test]
+fn an_ordinary_user_s_command_is_attached_before_it_starts() {
+    isolated("attach::an_ordinary_user_s_command_is_attached_before_it_starts", || {
+        let daemon = Daemon::start(1, vec![AttachReply::Attached(assigned(5))]);
+        let report = in_one_thread(|| {
+            give_up_capabilities();
+            let isolation =
+                Isolation { network: Network::New, die_with_parent: true, new_session: false };
+            let child = spawn(Command::new("sleep").arg("30"), isolation, || {
+                prepare_network().map_err(|e| e.to_string())?;
+                let own = NetNs::current().map_err(|e| e.to_string())?;
+                let done = attach(&daemon.socket, &own, AttachRequest::new("blue", "eth0"))
+                    .map_err(|e| e.to_string())?;
+                serde_json::to_vec(&done.warnings).map_err(|e| e.to_string())
+            })
+            .map_err(|e| e.to_string())?;
+            let taps = Path::new("/proc").join(child.process().pid().to_string()).join("net/dev");
+            let devices = std::fs::read_to_string(taps).unwrap();
+            assert!(devices.contains("eth0"), "{devices}");
+            let report = child.report.clone();
+            child.process().signal(Signal::KILL).unwrap();
+            child.process().wait().unwrap();
+            Ok(report)
+        });
+        assert_eq!(report, b"[]");
+        // The command was killed, so its namespace goes, and with it the port.
+        let taps = daemon.taps.recv().unwrap();
+        let mut buf = vec![0; 70_000];
+        loop {
+            assert!(!wait_readable(&taps[0], PATIENCE).is_empty(), "the port never died");
+            match taps[0].read(&mut buf) {
+                Ok(_) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(error) => break assert!(Tap::is_dead_error(&error), "{error}"),
+            }
+        }
     });
 }

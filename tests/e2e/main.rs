@@ -4,6 +4,7 @@
 mod attach;
 mod holder;
 mod packets;
+mod probes;
 mod processes;
 mod support;
 mod taps;

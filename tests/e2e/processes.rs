@@ -6,15 +6,13 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
-use rustix::thread::{CapabilitySet, CapabilitySets};
 use wharf::io::netlink::Netlink;
 use wharf::io::netns::NetNs;
 use wharf::io::process::{
-    Isolation, Network, Process, SignalFd, SpawnError, may_make_namespaces, overlay_file,
-    prepare_network, spawn,
+    Isolation, Network, Process, SignalFd, SpawnError, overlay_file, prepare_network, spawn,
 };
 
-use crate::support::{PATIENCE, isolated};
+use crate::support::{PATIENCE, give_up_capabilities, in_one_thread, isolated};
 
 const ALONE: Isolation =
     Isolation { network: Network::New, die_with_parent: true, new_session: false };
@@ -152,24 +150,6 @@ fn another_command_joins_the_namespaces_of_a_running_one() {
 fn inode(link: &Path) -> u64 {
     let text = link.to_str().unwrap();
     text.trim_start_matches("net:[").trim_end_matches(']').parse().unwrap()
-}
-
-/// Runs `body` in a process with one thread, as the command line is; its report.
-fn in_one_thread(body: impl FnOnce() -> Result<Vec<u8>, String>) -> Vec<u8> {
-    let host = Isolation { network: Network::Host, ..ALONE };
-    let child = spawn(&mut Command::new("true"), host, body).unwrap();
-    assert_eq!(child.process().wait().unwrap(), 0);
-    child.report
-}
-
-/// Becomes what an ordinary user is to the kernel, whoever runs the test.
-fn give_up_capabilities() {
-    // The one exception: without it the kernel refuses to map number 0, which an ordinary user does
-    // not have.
-    let rest = CapabilitySet::SETFCAP;
-    let sets = CapabilitySets { effective: rest, permitted: rest, inheritable: rest };
-    rustix::thread::set_capabilities(None, sets).unwrap();
-    assert!(!may_make_namespaces());
 }
 
 #[test]

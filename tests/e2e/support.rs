@@ -14,8 +14,10 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use rustix::event::{PollFd, PollFlags};
+use rustix::thread::{CapabilitySet, CapabilitySets};
 use wharf::io::netlink::{AddressOptions, Netlink};
 use wharf::io::netns::{NetNs, in_namespace};
+use wharf::io::process::{Isolation, Network, may_make_namespaces, run_isolated};
 use wharf::io::sysctl;
 use wharf::io::tap::Tap;
 
@@ -146,4 +148,20 @@ pub(crate) fn listener_in(ns: &NetNs, address: IpAddr) -> (TcpListener, SocketAd
 /// A TCP connection out of a namespace.
 pub(crate) fn connect_in(ns: &NetNs, to: SocketAddr) -> TcpStream {
     in_namespace(ns, || TcpStream::connect_timeout(&to, PATIENCE)).unwrap().expect("connected")
+}
+
+/// Runs `body` in a process with one thread, as the command line is; its report.
+pub(crate) fn in_one_thread(body: impl FnOnce() -> Result<Vec<u8>, String>) -> Vec<u8> {
+    let host = Isolation { network: Network::Host, die_with_parent: true, new_session: false };
+    run_isolated(host, body).unwrap()
+}
+
+/// Becomes what an ordinary user is to the kernel, whoever runs the test.
+pub(crate) fn give_up_capabilities() {
+    // The one exception: without it the kernel refuses to map number 0, which an ordinary user does
+    // not have.
+    let rest = CapabilitySet::SETFCAP;
+    let sets = CapabilitySets { effective: rest, permitted: rest, inheritable: rest };
+    rustix::thread::set_capabilities(None, sets).unwrap();
+    assert!(!may_make_namespaces());
 }

@@ -116,10 +116,13 @@ fn an_unfinished_checksum_leaves_with_the_new_pseudo_header_and_the_super_frame_
         let net = world.network(NetworkOptions::default());
         let (a, remote) = (world.endpoint(net), world.uplink());
         let to = (remote.addr(family), 80);
-        world.pass_resolving(a.port, &tcp(&a, a.router, 5000, to, "S", (0, 0), b""), &remote);
-        let (gso, start) = match family {
-            Family::V4 => (Gso::TcpV4, 34_usize),
-            Family::V6 => (Gso::TcpV6, 54),
+        let syn = tcp(&a, a.router, 5000, to, "S", (0, 0), b"");
+        let syn = world.pass_resolving(a.port, &syn, &remote);
+        let reply = tcp(&remote, UPLINK_MAC, 80, syn.src(), "SA", (0, 1), b"");
+        world.pass(UPLINK_PORT, &reply);
+        let (gso, start, gso_size) = match family {
+            Family::V4 => (Gso::TcpV4, 34_usize, 1448),
+            Family::V6 => (Gso::TcpV6, 54, 1428),
         };
         let mut frame = tcp(&a, a.router, 5000, to, "A", (1, 1), &[3; 20_000]);
         let len = (frame.len() - start) as u32;
@@ -128,7 +131,7 @@ fn an_unfinished_checksum_leaves_with_the_new_pseudo_header_and_the_super_frame_
         };
         frame[start + 16..start + 18].copy_from_slice(&pseudo(a.addr(family), to.0).to_be_bytes());
         let csum = Csum::Partial { start: start as u16, offset: 16 };
-        let offload = Offload { gso, ecn: false, gso_size: 1448, csum };
+        let offload = Offload { gso, ecn: false, gso_size, csum };
         let sent = world.send_offloaded(a.port, &frame, offload);
         assert_eq!((sent.len(), sent[0].offload), (1, offload));
         let field = &sent[0].bytes[start + 16..start + 18];
@@ -177,6 +180,7 @@ fn a_udp_mapping_outlives_five_minutes_of_silence_and_not_much_more() {
         let (a, remote) = (world.endpoint(net), world.uplink());
         let to = (remote.addr(family), 5_353);
         let there = world.pass_resolving(a.port, &udp(&a, a.router, 5000, to, b"x"), &remote);
+        world.pass(UPLINK_PORT, &udp_reply(&remote, &there, b"y"));
         world.advance(Span::from_secs(299));
         assert_eq!(world.pass(UPLINK_PORT, &udp_reply(&remote, &there, b"y")).port, a.port);
         for _ in 0..40 {

@@ -179,7 +179,7 @@ impl World {
         collect(&mut FrameBatch::new(), &mut out)
     }
 
-    /// Network `10.20.N.0/24`, `fd00:20:N::/64`, gateway `.1`.
+    /// Network `10.(20+N).0.0/16`, `fd00:20:N::/64`, gateway `.1`.
     pub(crate) fn network(&mut self, options: NetworkOptions) -> NetworkId {
         let id = NetworkId(self.options.len() as u16);
         self.options.push(options);
@@ -189,7 +189,7 @@ impl World {
             len,
             gateway: gateway.into(),
         };
-        let v4 = subnet([10, 20, n, 0].into(), 24, [10, 20, n, 1].into());
+        let v4 = subnet([10, 20 + n, 0, 0].into(), 16, [10, 20 + n, 0, 1].into());
         let v6 = subnet(v6(n, 0).into(), 64, v6(n, 1).into());
         self.apply(Delta::Network(Arc::new(Network {
             id,
@@ -210,7 +210,8 @@ impl World {
         self.next_port += 1;
         let options = self.options[usize::from(network.0)];
         let (n, last) = (network.0 as u8, id.0 + 1);
-        let v4 = Ipv4Addr::new(10, 20, n, last as u8);
+        let [high, low] = last.to_be_bytes();
+        let v4 = Ipv4Addr::new(10, 20 + n, high, low);
         let host = Host {
             port: id,
             mac: Mac::from_ipv4(v4),
@@ -370,13 +371,13 @@ pub(crate) fn own(family: Family) -> IpAddr {
 
 pub(crate) fn gateway(network: NetworkId, family: Family) -> IpAddr {
     match family {
-        Family::V4 => [10, 20, network.0 as u8, 1].into(),
+        Family::V4 => [10, 20 + network.0 as u8, 0, 1].into(),
         Family::V6 => v6(network.0 as u8, 1).into(),
     }
 }
 
 pub(crate) fn gateway_mac(network: NetworkId) -> Mac {
-    Mac([0x02, 0x42, 10, 20, network.0 as u8, 1])
+    Mac([0x02, 0x42, 10, 20 + network.0 as u8, 0, 1])
 }
 
 fn v6(network: u8, host: u16) -> Ipv6Addr {

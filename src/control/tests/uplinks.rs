@@ -1,6 +1,8 @@
 use super::ErrorCode::{Conflict, Exists, InUse, Invalid, System, Unsupported};
 use super::*;
 use crate::control::model::{NetworkUpdate, PacketSpec, UplinkKind, UplinkSpec};
+use crate::datapath::Lan;
+use crate::wire::addr::Addr;
 use crate::worker::command::Notice;
 
 fn packet(name: &str, addresses: &[&str]) -> UplinkSpec {
@@ -23,15 +25,16 @@ fn dhcp(name: &str) -> UplinkSpec {
     changed(packet(name, &[]), |p| p.dhcp = true)
 }
 
-fn leased(uplink: UplinkId, addr: &str, len: u8) -> Notice {
-    let router = if addr.contains(':') { "fe80::1" } else { "192.168.7.1" };
-    Notice::Leased {
-        uplink,
-        addr: (ip(addr), len),
-        routers: vec![ip(router)],
-        dns: vec![ip("192.168.7.53")],
+/// What a LAN gives: these addresses, and one router, name server and MTU.
+fn lan(uplink: UplinkId, addrs: &[(&str, u8)]) -> Notice {
+    let addr = |text: &str| Addr::from(ip(text));
+    let given = Lan {
+        addrs: addrs.iter().map(|(text, len)| (addr(text), *len)).collect(),
+        routers: vec![addr("192.168.7.1")],
+        dns: vec![addr("192.168.7.53")],
         mtu: Some(1400),
-    }
+    };
+    Notice::Configured(uplink, given)
 }
 
 #[test]
@@ -141,19 +144,18 @@ fn a_lan_of_an_uplink_cannot_become_a_network() {
 }
 
 #[test]
-fn a_leased_address_is_used_until_it_is_lost_and_ipv6_stays() {
+fn what_a_lan_gives_is_used_until_it_is_taken_back() {
     let (daemon, mut control) = running();
     let id = control.create_uplink(&dhcp("default")).unwrap().id;
     assert_eq!(daemon.fake.world().configured, [id]);
     assert_eq!(control.uplink("default").unwrap().state, "waits for an address");
-    control.notice(leased(id, "192.168.7.20", 24));
-    control.notice(leased(id, "2001:db8:7::20", 64));
-    control.notice(leased(id, "192.168.7.21", 24));
+    control.notice(lan(id, &[("192.168.7.20", 24)]));
+    control.notice(lan(id, &[("192.168.7.21", 24), ("2001:db8:7::20", 64)]));
     let info = control.uplink("default").unwrap();
     let addresses: Vec<_> = info.addresses.iter().map(ToString::to_string).collect();
-    assert_eq!(addresses, ["2001:db8:7::20/64", "192.168.7.21/24"]);
+    assert_eq!(addresses, ["192.168.7.21/24", "2001:db8:7::20/64"]);
     assert_eq!((info.mtu, info.state.as_str()), (1400, "works"));
-    assert_eq!(attach(&mut control, "web").dns, [ip("192.168.7.53"), ip("192.168.7.53")]);
+    assert_eq!(attach(&mut control, "web").dns, [ip("192.168.7.53")]);
     {
         let world = daemon.fake.world();
         let told = world.tables.uplink(id).unwrap();
@@ -162,10 +164,10 @@ fn a_leased_address_is_used_until_it_is_lost_and_ipv6_stays() {
         );
         assert_eq!(told.mtu, 1400);
     }
-    control.notice(Notice::LeaseLost { uplink: id });
-    let left = control.uplink("default").unwrap().addresses;
-    assert_eq!(left.len(), 1);
-    assert!(left[0].addr().is_ipv6());
+    control.notice(lan(id, &[("2001:db8:7::20", 64)]));
+    assert!(!daemon.fake.world().tables.uplink(id).unwrap().is_ours(ip("192.168.7.21").into()));
+    control.notice(Notice::Configured(id, Lan::default()));
+    assert_eq!(control.uplink("default").unwrap().state, "waits for an address");
     assert!(kinds(&control).contains(&EventKind::UplinkLost));
 }
 
@@ -173,7 +175,7 @@ fn a_leased_address_is_used_until_it_is_lost_and_ipv6_stays() {
 fn a_lease_inside_a_network_is_said() {
     let (_daemon, mut control) = running();
     let id = control.create_uplink(&dhcp("lan")).unwrap().id;
-    control.notice(leased(id, "10.20.0.77", 24));
+    control.notice(lan(id, &[("10.20.0.77", 24)]));
     let last = control.events(0).pop().unwrap();
     assert_eq!(last.text, "the LAN of uplink lan overlaps blue");
 }

@@ -157,7 +157,28 @@ pub fn spawn(
     isolation: Isolation,
     prepare: impl FnOnce() -> Result<Vec<u8>, String>,
 ) -> Result<Child, SpawnError> {
-    let program = command.get_program().to_string_lossy().into_owned();
+    start(Some(command), isolation, prepare)
+}
+
+/// Runs `work` in a forked process inside the namespaces, without a command: what only a process with
+/// one thread can do, such as entering another user namespace. What it returns; nothing of it is left
+/// over.
+pub fn run_isolated(
+    isolation: Isolation,
+    work: impl FnOnce() -> Result<Vec<u8>, String>,
+) -> Result<Vec<u8>, SpawnError> {
+    let child = start(None, isolation, work)?;
+    child.process().wait()?;
+    Ok(child.report)
+}
+
+fn start(
+    command: Option<&mut Command>,
+    isolation: Isolation,
+    prepare: impl FnOnce() -> Result<Vec<u8>, String>,
+) -> Result<Child, SpawnError> {
+    let program =
+        command.as_ref().map(|command| command.get_program().to_string_lossy().into_owned());
     let target = match isolation.network {
         Network::Of(pid) => Some(Joined::open(pid)?),
         Network::New | Network::Host => None,
@@ -176,7 +197,7 @@ pub fn spawn(
     }
     drop(theirs);
     let process = Process::open(pid.cast_unsigned())?;
-    match supervise(&ours, &process, &program, isolation) {
+    match supervise(&ours, &process, &program.unwrap_or_default(), isolation) {
         Ok(report) => Ok(Child::new(process, report)),
         Err(error) => {
             let _ = process.signal(Signal::KILL);
@@ -263,18 +284,24 @@ struct Plan {
 /// The child's side. Becomes the command or ends.
 fn run_child(
     connection: &Connection,
-    command: &mut Command,
+    command: Option<&mut Command>,
     plan: &Plan,
     prepare: impl FnOnce() -> Result<Vec<u8>, String>,
 ) -> ! {
-    let failed =
+    let outcome =
         catch_unwind(AssertUnwindSafe(|| become_command(connection, command, plan, prepare)))
-            .unwrap_or_else(|_| Failure::new(Stage::Prepare, "a bug: the preparation panicked"));
-    let message =
-        FromChild::Failed { stage: failed.stage, errno: failed.errno, message: failed.message };
-    let _ = send(connection, &message);
+            .unwrap_or_else(|_| {
+                Err(Failure::new(Stage::Prepare, "a bug: the preparation panicked"))
+            });
+    let code = match outcome {
+        Ok(()) => 0,
+        Err(Failure { stage, errno, message }) => {
+            let _ = send(connection, &FromChild::Failed { stage, errno, message });
+            EXIT_OURS
+        }
+    };
     // SAFETY: ends the process at once, without running anything that belongs to the parent.
-    unsafe { libc::_exit(EXIT_OURS) }
+    unsafe { libc::_exit(code) }
 }
 
 struct Failure {
@@ -293,34 +320,32 @@ impl Failure {
     }
 }
 
-/// Returns only what went wrong.
+/// Returns only if there is no command or something went wrong.
 fn become_command(
     connection: &Connection,
-    command: &mut Command,
+    command: Option<&mut Command>,
     plan: &Plan,
     prepare: impl FnOnce() -> Result<Vec<u8>, String>,
-) -> Failure {
-    let work = || -> Result<(), Failure> {
-        match &plan.target {
-            Some(joined) => joined.enter().map_err(|e| Failure::io(Stage::Join, &e))?,
-            None if plan.isolation.network == Network::New => take_namespaces(connection)?,
-            None => {}
-        }
-        if plan.isolation.new_session {
-            rustix::process::setsid().map_err(|e| Failure::io(Stage::Session, &e.into()))?;
-        }
-        let report = prepare().map_err(|message| Failure::new(Stage::Prepare, message))?;
-        if plan.isolation.die_with_parent {
-            bind_to_parent(plan.parent).map_err(|e| Failure::io(Stage::Session, &e))?;
-        }
-        send(connection, &FromChild::Prepared(report))
-            .map_err(|e| Failure::new(Stage::Prepare, e.to_string()))
-    };
-    if let Err(failure) = work() {
-        return failure;
+) -> Result<(), Failure> {
+    match &plan.target {
+        Some(joined) => joined.enter().map_err(|e| Failure::io(Stage::Join, &e))?,
+        None if plan.isolation.network == Network::New => take_namespaces(connection)?,
+        None => {}
     }
-    // Also empties the signal mask, which a signal descriptor in the parent may have filled.
-    Failure::io(Stage::Exec, &command.exec())
+    if plan.isolation.new_session {
+        rustix::process::setsid().map_err(|e| Failure::io(Stage::Session, &e.into()))?;
+    }
+    let report = prepare().map_err(|message| Failure::new(Stage::Prepare, message))?;
+    if plan.isolation.die_with_parent {
+        bind_to_parent(plan.parent).map_err(|e| Failure::io(Stage::Session, &e))?;
+    }
+    send(connection, &FromChild::Prepared(report))
+        .map_err(|e| Failure::new(Stage::Prepare, e.to_string()))?;
+    match command {
+        // Also empties the signal mask, which a signal descriptor in the parent may have filled.
+        Some(command) => Err(Failure::io(Stage::Exec, &command.exec())),
+        None => Ok(()),
+    }
 }
 
 fn take_namespaces(connection: &Connection) -> Result<(), Failure> {
@@ -334,6 +359,18 @@ fn take_namespaces(connection: &Connection) -> Result<(), Failure> {
     unshare(UnshareFlags::NEWNET | UnshareFlags::NEWNS)
         .and_then(|()| setup::separate_mounts())
         .map_err(|e| Failure::io(Stage::Namespaces, &e))
+}
+
+/// Whether the kernel lets this user make a user namespace and be somebody in it. Some systems allow
+/// the first and not the second.
+pub fn try_user_namespace() -> Result<(), SpawnError> {
+    let isolation = Isolation { network: Network::Host, die_with_parent: true, new_session: false };
+    run_isolated(isolation, || {
+        unshare(UnshareFlags::NEWUSER).map_err(|e| format!("making one fails: {e}"))?;
+        unshare(UnshareFlags::NEWNET).map_err(|e| format!("it has no rights inside: {e}"))?;
+        Ok(Vec::new())
+    })
+    .map(drop)
 }
 
 fn unshare(flags: UnshareFlags) -> io::Result<()> {

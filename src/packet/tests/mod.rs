@@ -5,6 +5,8 @@
 
 mod parse;
 mod rewrite;
+mod seeds;
+mod split;
 
 use proptest::prelude::*;
 
@@ -35,6 +37,10 @@ pub(super) struct Spec {
     pub(super) dst: [u8; 16],
     pub(super) ports: [u16; 2],
     pub(super) ttl: u8,
+    /// IPv4's identification.
+    pub(super) id: u16,
+    /// TCP's sequence number.
+    pub(super) seq: u32,
     pub(super) l4: L4,
     /// IPv4: options of so many words.
     pub(super) ip_options: usize,
@@ -119,7 +125,7 @@ impl Spec {
         let mut l4 = match &self.l4 {
             L4::Tcp(flags, options) => {
                 let len = (20 + options.len().next_multiple_of(4)) / 4;
-                let mut header = [&src[..], &dst, &[1, 2, 3, 4], &[5, 6, 7, 8]].concat();
+                let mut header = [&src[..], &dst, &self.seq.to_be_bytes(), &[5, 6, 7, 8]].concat();
                 header.extend([(len as u8) << 4, *flags, 0x20, 0, 0, 0, 0, 0]);
                 header.extend(options);
                 header.resize(len * 4, 0);
@@ -212,7 +218,7 @@ impl Spec {
             let flags = (offset / 8) as u16 | if more { 0x2000 } else { 0 };
             let mut ip = vec![0x40 | (header_len / 4) as u8, 0x10];
             ip.extend(((header_len + l4.len()) as u16).to_be_bytes());
-            ip.extend([0, 77]);
+            ip.extend(self.id.to_be_bytes());
             ip.extend(flags.to_be_bytes());
             ip.extend([self.ttl, self.proto(), 0, 0]);
             ip.extend(self.src[12..].iter().chain(&self.dst[12..]));
@@ -248,12 +254,13 @@ fn extensions() -> impl Strategy<Value = Vec<(u8, u8)>> {
 pub(super) fn spec() -> impl Strategy<Value = Spec> {
     let addrs = (any::<[u8; 16]>(), any::<[u8; 16]>());
     let ip = (any::<bool>(), 1_u8..=255, 0_usize..=10, extensions());
+    let numbers = (any::<[u16; 2]>(), any::<u16>(), any::<u32>());
     let payload = prop::collection::vec(any::<u8>(), 0..300);
-    (addrs, any::<[u16; 2]>(), ip, l4(), payload).prop_map(
-        |((mut src, mut dst), ports, (v6, ttl, ip_options, extensions), l4, payload)| {
+    (addrs, numbers, ip, l4(), payload).prop_map(
+        |((mut src, mut dst), (ports, id, seq), (v6, ttl, ip_options, extensions), l4, payload)| {
             // Never a mapped address.
             (src[0], dst[0]) = (0x20, 0xfd);
-            Spec { v6, src, dst, ports, ttl, l4, ip_options, extensions, payload }
+            Spec { v6, src, dst, ports, ttl, id, seq, l4, ip_options, extensions, payload }
         },
     )
 }
@@ -266,6 +273,8 @@ pub(super) fn example(v6: bool) -> Spec {
         dst: [0xfd; 16],
         ports: [40000, 80],
         ttl: 64,
+        id: 77,
+        seq: 1000,
         l4: L4::Tcp(0x18, vec![1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2]),
         ip_options: 0,
         extensions: Vec::new(),

@@ -64,9 +64,7 @@ impl Guard {
 
     #[inline]
     fn source(&self, parsed: &Parsed) -> Result<(), DropReason> {
-        // `::ffff:a.b.c.d` in an IPv6 header would pass for the IPv4 address it maps.
-        let mapped = parsed.l3 == L3::V6 && parsed.src.is_v4();
-        if !mapped && self.owns(parsed.src) { Ok(()) } else { Err(DropReason::GuardAddress) }
+        if self.owns(parsed.src) { Ok(()) } else { Err(DropReason::GuardAddress) }
     }
 
     #[inline]
@@ -102,7 +100,7 @@ impl Guard {
 
     fn icmpv6(&self, parsed: &Parsed, message: &[u8]) -> Result<(), DropReason> {
         let (icmp, _) = Icmp::ref_from_prefix(message).map_err(|_| DropReason::Truncated)?;
-        let from_nobody = parsed.src.is_unspecified() && !parsed.src.is_v4();
+        let from_nobody = parsed.src.is_unspecified();
         match icmp.kind {
             icmp::v6::ROUTER_ADVERTISEMENT | icmp::v6::REDIRECT => Err(DropReason::GuardRouter),
             icmp::v6::NEIGHBOUR_SOLICITATION => {

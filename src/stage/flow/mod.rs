@@ -9,6 +9,9 @@ pub mod flow;
 pub mod icmp;
 mod index;
 pub mod mapping;
+mod ports;
+mod share;
+mod slab;
 pub mod table;
 pub mod tcp;
 #[cfg(test)]
@@ -16,7 +19,8 @@ mod testing;
 pub mod timeouts;
 
 pub use flow::{Direction, Flag, Flow, HopId};
-pub use mapping::{MappingId, MappingTable};
+pub use icmp::{EmbeddedKey, related, translate_error};
+pub use mapping::{Endpoint, Mapping, MappingId, MappingTable, PortPolicy, Wanted};
 pub use table::{FlowIndex, FlowTable};
 pub use tcp::{TcpSegment, TcpState, Transition};
 pub use timeouts::{Class, Timeouts};

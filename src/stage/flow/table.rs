@@ -7,12 +7,14 @@
 use crate::base::hash::Seed;
 use crate::base::ids::PortId;
 use crate::base::limits::FLOWS_PER_PORT_MAX;
-use crate::base::lru::{LinkStore, Links, LruList};
+use crate::base::lru::{Links, LruList};
 use crate::base::time::{Span, Time};
 use crate::packet::{DropReason, FlowKey};
 
 use super::flow::{Direction, Flow};
 use super::index::Index;
+use super::share::Shares;
+use super::slab::{Linked, Slab};
 use super::timeouts::{Class, Timeouts};
 
 /// Where a flow lies. Good until the flow is removed; a later flow may get the same.
@@ -41,64 +43,23 @@ const IDLE: [Class; 6] = [
     Class::TcpEstablished,
 ];
 
-#[derive(Debug, Default)]
-struct Slots {
-    chunks: Vec<Vec<Flow>>,
-}
-
-impl Slots {
+impl Linked for Flow {
     #[inline]
-    fn get(&self, index: u32) -> &Flow {
-        &self.chunks[index as usize / CHUNK][index as usize % CHUNK]
+    fn links(&mut self) -> &mut Links {
+        &mut self.links
     }
-
-    #[inline]
-    fn get_mut(&mut self, index: u32) -> &mut Flow {
-        &mut self.chunks[index as usize / CHUNK][index as usize % CHUNK]
-    }
-
-    /// Slots ever used.
-    fn len(&self) -> usize {
-        self.chunks.last().map_or(0, |last| (self.chunks.len() - 1) * CHUNK + last.len())
-    }
-
-    fn push(&mut self, flow: Flow) -> u32 {
-        let index = self.len();
-        if index.is_multiple_of(CHUNK) {
-            self.chunks.push(Vec::with_capacity(CHUNK));
-        }
-        if let Some(chunk) = self.chunks.last_mut() {
-            chunk.push(flow);
-        }
-        index as u32
-    }
-}
-
-impl LinkStore for Slots {
-    #[inline]
-    fn links(&mut self, index: u32) -> &mut Links {
-        &mut self.get_mut(index).links
-    }
-}
-
-/// Flows that a port has begun, and how many it may have.
-#[derive(Clone, Copy, Debug)]
-struct Share {
-    flows: u32,
-    max: u32,
 }
 
 /// Every connection of one worker.
 #[derive(Debug)]
 pub struct FlowTable {
     seed: Seed,
-    slots: Slots,
+    slots: Slab<Flow, CHUNK>,
     index: Index,
     lists: [LruList; Class::COUNT],
-    free: LruList,
     timeouts: Timeouts,
     max: usize,
-    shares: Vec<Share>,
+    shares: Shares,
 }
 
 impl FlowTable {
@@ -106,14 +67,13 @@ impl FlowTable {
     pub fn new(seed: Seed, max: usize) -> Self {
         Self {
             seed,
-            slots: Slots::default(),
+            slots: Slab::default(),
             index: Index::new(10),
             lists: [LruList::default(); Class::COUNT],
-            free: LruList::default(),
             timeouts: Timeouts::default(),
             // An index entry is a slot's number and one bit for the direction.
             max: max.min(1 << 31),
-            shares: Vec::new(),
+            shares: Shares::new(FLOWS_PER_PORT_MAX.min(max)),
         }
     }
 
@@ -175,8 +135,8 @@ impl FlowTable {
         if self.is_full() {
             return Err(DropReason::FlowTableFull);
         }
-        let share = self.share_mut(flow.port(Direction::Initiator));
-        if share.flows >= share.max {
+        let payer = flow.port(Direction::Initiator);
+        if !self.shares.has_room(payer) {
             return Err(DropReason::FlowShare);
         }
         let hashes = flow.keys().map(|key| key.hash(self.seed));
@@ -185,9 +145,8 @@ impl FlowTable {
                 return Err(DropReason::PortsExhausted);
             }
         }
-        let share = self.share_mut(flow.port(Direction::Initiator));
-        share.flows += 1;
-        let slot = self.place(flow);
+        self.shares.take(payer);
+        let slot = self.slots.place(flow);
         self.lists[flow.class().index()].push(&mut self.slots, slot);
         let (slots, seed) = (&self.slots, self.seed);
         let rehash = |entry| {
@@ -200,17 +159,6 @@ impl FlowTable {
             self.index.insert(hashes[1], slot << 1 | 1, rehash);
         }
         Ok(FlowIndex(slot))
-    }
-
-    fn place(&mut self, flow: Flow) -> u32 {
-        // The slot freed last is the one most likely still in the cache.
-        if let Some(slot) = self.free.newest() {
-            self.free.remove(&mut self.slots, slot);
-            *self.slots.get_mut(slot) = flow;
-            slot
-        } else {
-            self.slots.push(flow)
-        }
     }
 
     /// If the table is full, ends one flow and returns it: the oldest unanswered one, else the oldest
@@ -242,8 +190,8 @@ impl FlowTable {
         }
         self.lists[flow.class().index()].remove(&mut self.slots, slot);
         self.slots.get_mut(slot).vacate();
-        self.free.push(&mut self.slots, slot);
-        self.share_mut(flow.port(Direction::Initiator)).flows -= 1;
+        self.slots.release(slot);
+        self.shares.give(flow.port(Direction::Initiator));
         flow
     }
 
@@ -297,21 +245,12 @@ impl FlowTable {
 
     /// Allows `port` to begin `max` flows; an uplink needs more than an endpoint.
     pub fn set_share(&mut self, port: PortId, max: usize) {
-        self.share_mut(port).max = max.min(self.max) as u32;
-    }
-
-    fn share_mut(&mut self, port: PortId) -> &mut Share {
-        let at = usize::from(port.0);
-        if self.shares.len() <= at {
-            let max = FLOWS_PER_PORT_MAX.min(self.max) as u32;
-            self.shares.resize(at + 1, Share { flows: 0, max });
-        }
-        &mut self.shares[at]
+        self.shares.set_max(port, max);
     }
 
     /// Flows that `port` has begun.
     pub fn count_of_port(&self, port: PortId) -> usize {
-        self.shares.get(usize::from(port.0)).map_or(0, |share| share.flows as usize)
+        self.shares.used(port)
     }
 
     /// Flows of one class.
@@ -321,7 +260,7 @@ impl FlowTable {
 
     /// Flows in all.
     pub fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.slots.len()
     }
 
     /// Whether there is none.
@@ -338,7 +277,7 @@ impl FlowTable {
     /// All flows from place `from` on, for listings. A million take milliseconds: take some at a time
     /// and go on from the place after the last.
     pub fn iter_from(&self, from: FlowIndex) -> impl Iterator<Item = (FlowIndex, &Flow)> {
-        (from.0..self.slots.len() as u32)
+        (from.0..self.slots.high())
             .map(|slot| (FlowIndex(slot), self.slots.get(slot)))
             .filter(|(_, flow)| !flow.is_vacant())
     }
@@ -350,9 +289,7 @@ impl FlowTable {
 
     /// Bytes allocated, for slots and index.
     pub fn memory_bytes(&self) -> usize {
-        self.slots.chunks.len() * CHUNK * size_of::<Flow>()
-            + self.index.memory_bytes()
-            + self.shares.capacity() * size_of::<Share>()
+        self.slots.memory_bytes() + self.index.memory_bytes() + self.shares.memory_bytes()
     }
 }
 

@@ -1,8 +1,12 @@
 //! Keys for the tests of this folder.
 
+use zerocopy::IntoBytes;
+
 use crate::base::ids::{DomainId, NetworkId, UplinkId};
 use crate::packet::{FlowKey, Scope};
 use crate::wire::addr::Addr;
+use crate::wire::ipv4::Ipv4;
+use crate::wire::ipv6::Ipv6;
 
 pub(super) fn addr(v6: bool, n: u32) -> Addr {
     if v6 {
@@ -41,4 +45,29 @@ pub(super) fn masqueraded(v6: bool, proto: u8, n: u32) -> [FlowKey; 2] {
     back.dst = outside(v6);
     back.dst_port = 1_024 + n as u16;
     [there, back]
+}
+
+/// A frame with `payload` as an IP packet's, from address 1 to address 2, the IP checksum right.
+pub(super) fn ip_frame(v6: bool, proto: u8, payload: &[u8]) -> Vec<u8> {
+    ip_frame_between(addr(v6, 1), addr(v6, 2), proto, payload)
+}
+
+pub(super) fn ip_frame_between(src: Addr, dst: Addr, proto: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![2; 12];
+    frame.extend(if src.is_v4() { [0x08, 0x00] } else { [0x86, 0xdd] });
+    frame.extend(ip_packet(src, dst, proto, payload));
+    frame
+}
+
+pub(super) fn ip_packet(src: Addr, dst: Addr, proto: u8, payload: &[u8]) -> Vec<u8> {
+    let len = payload.len() as u16;
+    let mut packet = if src.is_v4() {
+        let mut header = Ipv4::new(src, dst, proto, len);
+        header.fill_checksum();
+        header.as_bytes().to_vec()
+    } else {
+        Ipv6::new(src, dst, proto, len).as_bytes().to_vec()
+    };
+    packet.extend(payload);
+    packet
 }

@@ -136,7 +136,7 @@ mod tests {
             TransportSlice::Icmpv6(icmp) => {
                 assert!(v6);
                 let header = icmp.header();
-                let kind = header.icmp_type.clone();
+                let kind = header.icmp_type;
                 let wanted = Icmpv6Header::with_checksum(kind, DST6, SRC6, payload).unwrap();
                 assert_eq!(header, wanted);
                 assert_eq!(icmp.type_u8(), 129);
@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn fragments_groups_replies_and_options_are_left_alone() {
-        let plain = request(false, b"payload");
+        let plain = request(false, b"payload!");
         let changed = |at: usize, value: u8| {
             let mut frame = plain.clone();
             frame[at] = value;

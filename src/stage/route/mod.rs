@@ -1,6 +1,7 @@
 //! Routing: which way ([`lpm`]), to which MAC ([`neighbour`]), in which size ([`mtu`],
 //! [`fragments`]), and what to say when it cannot be ([`icmp_error`]).
 
+pub mod fragments;
 pub mod icmp_error;
 pub mod lpm;
 pub mod mtu;

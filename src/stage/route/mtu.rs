@@ -118,7 +118,7 @@ mod tests {
     fn a_super_frame_fits_if_its_segments_do() {
         let timestamps = [1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2];
         for (v6, gso, size) in [(false, Gso::TcpV4, 1448), (true, Gso::TcpV6, 1428)] {
-            let frame = segment(v6, false, &timestamps, &[0; 40_000]);
+            let frame = segment(v6, false, &timestamps, &vec![0; 40_000]);
             let parsed = Parsed::new(&frame).unwrap();
             assert!(fits(&parsed, &frame, super_frame(gso, size), 1500));
             assert!(!fits(&parsed, &frame, super_frame(gso, size + 1), 1500));

@@ -13,8 +13,8 @@ fn at(millis: u64) -> Time {
     Time::ZERO + Span::from_millis(millis)
 }
 
-fn frame(n: u8) -> Option<PacketBuf> {
-    Some(PacketBuf::new(&[n; 60], Offload::NONE))
+fn frame(n: u8) -> PacketBuf {
+    PacketBuf::new(&[n; 60], Offload::NONE)
 }
 
 fn bytes(frames: &[PacketBuf]) -> Vec<u8> {
@@ -33,9 +33,9 @@ fn reachable(now: Time, addr: Addr) -> NeighbourTable {
 fn a_packet_waits_for_the_answer_and_the_next_ones_pass() {
     for addr in both() {
         let mut table = NeighbourTable::new();
-        let asked = table.resolve(at(0), PORT, addr, frame(1));
+        let asked = table.resolve(at(0), PORT, addr, Some(frame(1)));
         assert_eq!(asked, Resolution::Ask { to: None });
-        assert_eq!(table.resolve(at(1), PORT, addr, frame(2)), Resolution::Wait);
+        assert_eq!(table.resolve(at(1), PORT, addr, Some(frame(2))), Resolution::Wait);
         let learned = table.learned(at(2), PORT, addr, MAC, true);
         assert_eq!((bytes(&learned.released), learned.changed), (vec![1, 2], false));
         assert_eq!(table.resolve(at(3), PORT, addr, None), Resolution::Reachable(MAC));
@@ -48,7 +48,7 @@ fn a_packet_waits_for_the_answer_and_the_next_ones_pass() {
 fn a_question_is_repeated_each_second_and_given_up_after_three() {
     for addr in both() {
         let mut table = NeighbourTable::new();
-        table.resolve(at(0), PORT, addr, frame(1));
+        table.resolve(at(0), PORT, addr, Some(frame(1)));
         for second in [1000, 2000] {
             assert_eq!(table.next_deadline(), Some(at(second)));
             assert!(table.tick(at(second - 1)).is_empty());
@@ -58,8 +58,8 @@ fn a_question_is_repeated_each_second_and_given_up_after_three() {
         let actions = table.tick(at(3000));
         let [Action::Failed { port: PORT, held, .. }] = &actions[..] else { panic!("{actions:?}") };
         assert_eq!(bytes(held), [1]);
-        assert_eq!(table.resolve(at(3500), PORT, addr, frame(2)), Resolution::Failed);
-        let again = table.resolve(at(4000), PORT, addr, frame(3));
+        assert_eq!(table.resolve(at(3500), PORT, addr, Some(frame(2))), Resolution::Failed);
+        let again = table.resolve(at(4000), PORT, addr, Some(frame(3)));
         assert_eq!(again, Resolution::Ask { to: None }, "after a moment it is asked for anew");
         let late = table.learned(at(4001), PORT, addr, MAC, true);
         assert_eq!(bytes(&late.released), [3]);
@@ -136,7 +136,7 @@ fn strangers_and_group_addresses_teach_nothing() {
     let mut table = NeighbourTable::new();
     table.learned(at(0), PORT, addr, MAC, true);
     assert!(table.is_empty());
-    table.resolve(at(0), PORT, addr, frame(1));
+    table.resolve(at(0), PORT, addr, Some(frame(1)));
     assert!(table.learned(at(1), PORT, addr, Mac::BROADCAST, true).released.is_empty());
     assert!(table.learned(at(1), PORT, other, MAC, true).released.is_empty());
     assert!(table.learned(at(1), PortId(8), addr, MAC, true).released.is_empty(), "other port");
@@ -146,11 +146,12 @@ fn strangers_and_group_addresses_teach_nothing() {
 fn waiting_frames_are_bounded_for_one_neighbour_and_in_all() {
     let [addr, _] = both();
     let mut table = NeighbourTable::new();
-    let outcomes: Vec<_> = (0..20).map(|n| table.resolve(at(0), PORT, addr, frame(n))).collect();
+    let outcomes: Vec<_> =
+        (0..20).map(|n| table.resolve(at(0), PORT, addr, Some(frame(n)))).collect();
     let full = outcomes.iter().filter(|o| **o == Resolution::HoldFull).count();
     assert_eq!(full, 20 - NEIGHBOUR_HOLD_FRAMES_MAX);
     for n in 0..300_u32 {
-        table.resolve(at(0), PORT, Addr::from_v4_bits(n), frame(0));
+        table.resolve(at(0), PORT, Addr::from_v4_bits(n), Some(frame(0)));
     }
     assert_eq!(table.held, HOLD_FRAMES_MAX);
     table.remove_port(PORT);
@@ -204,7 +205,7 @@ mod random {
                 let addr = Addr::from_v4_bits(n);
                 match op {
                     0..=2 => {
-                        let outcome = table.resolve(now, PORT, addr, frame(1));
+                        let outcome = table.resolve(now, PORT, addr, Some(frame(1)));
                         inside += usize::from(matches!(outcome, Resolution::Ask { .. } | Resolution::Wait));
                     }
                     3 => inside -= table.learned(now, PORT, addr, MAC, solicited).released.len(),

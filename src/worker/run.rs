@@ -1,0 +1,285 @@
+//! The loop.
+//!
+//! The poller is edge-triggered, so a port that was not read until it said "empty" stays on the ready
+//! list. Each turn serves one batch of every ready port, so that none waits for another's flood; after
+//! [`TURNS_BETWEEN_POLLS`] turns, or when no port is ready, the poller and the commands are looked at.
+
+use crossbeam_channel::{Receiver, Sender};
+
+use super::ports::{Device, Drained, PortIo, Written};
+use super::{Answer, Clock, Command, Notice, Query, WAKER};
+use crate::base::hash::Seed;
+use crate::base::ids::PortId;
+use crate::base::time::{Span, Time};
+use crate::datapath::{Datapath, Event, FrameRef, OutFrame, Output};
+use crate::io::poller::{Poller, Ready, Token, Wish};
+use crate::packet::{DropReason, FrameBatch};
+
+/// A poll costs a system call (some 300 ns); a turn of one busy port costs ten times that.
+const TURNS_BETWEEN_POLLS: u32 = 4;
+
+/// How soon a packet socket that was full is tried again, should the kernel not say that it has room:
+/// a full device queue (ENOBUFS) gives no such event.
+const RETRY: Span = Span::from_millis(1);
+
+/// Everything a worker's thread owns.
+pub(super) struct Loop {
+    datapath: Datapath,
+    poller: Poller,
+    inbox: Receiver<Command>,
+    notices: Sender<Notice>,
+    clock: Clock,
+    /// By port number.
+    ports: Vec<Option<PortIo>>,
+    ready: Vec<PortId>,
+    /// Ports with a queue that waits for room.
+    blocked: Vec<PortId>,
+    events: Vec<Ready>,
+    refused: Vec<DropReason>,
+    batch: FrameBatch,
+    out: Output,
+    wakeups: u64,
+    stop: bool,
+}
+
+impl Loop {
+    pub(super) fn new(
+        seed: Seed,
+        poller: Poller,
+        inbox: Receiver<Command>,
+        notices: Sender<Notice>,
+    ) -> Self {
+        Self {
+            datapath: Datapath::new(seed),
+            poller,
+            inbox,
+            notices,
+            clock: Clock::new(),
+            ports: Vec::new(),
+            ready: Vec::new(),
+            blocked: Vec::new(),
+            events: Vec::new(),
+            refused: Vec::new(),
+            batch: FrameBatch::new(),
+            out: Output::default(),
+            wakeups: 0,
+            stop: false,
+        }
+    }
+
+    pub(super) fn run(mut self) {
+        while !self.stop {
+            if let Err(error) = self.poll() {
+                let _ = self.notices.send(Notice::Failed(format!("waiting for events: {error}")));
+                return;
+            }
+            self.commands();
+            for _ in 0..TURNS_BETWEEN_POLLS {
+                let now = self.clock.now();
+                self.timers(now);
+                self.turn(now);
+                if self.ready.is_empty() {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn poll(&mut self) -> std::io::Result<()> {
+        let timeout = if self.ready.is_empty() { self.idle_time() } else { Some(Span::ZERO) };
+        self.poller.wait(timeout, &mut self.events)?;
+        self.wakeups += 1;
+        for event in std::mem::take(&mut self.events).drain(..) {
+            if event.token != WAKER {
+                self.note(event);
+            }
+        }
+        Ok(())
+    }
+
+    /// How long nothing will happen by itself.
+    fn idle_time(&self) -> Option<Span> {
+        let now = self.clock.now();
+        let deadline = self.datapath.next_deadline(now).map(|at| at.since(now));
+        let retry = (!self.blocked.is_empty()).then_some(RETRY);
+        deadline.into_iter().chain(retry).min()
+    }
+
+    fn note(&mut self, event: Ready) {
+        let id = PortId(event.token.0 as u16);
+        let Some(port) = port_of(&mut self.ports, id) else { return };
+        if event.readable && !port.ready {
+            port.ready = true;
+            self.ready.push(id);
+        }
+        if event.writable && port.has_queue() {
+            self.flush_blocked(id);
+        }
+    }
+
+    /// One batch of every ready port.
+    fn turn(&mut self, now: Time) {
+        let mut at = 0;
+        while at < self.ready.len() {
+            let id = self.ready[at];
+            if self.serve(now, id) {
+                at += 1;
+            } else {
+                self.ready.swap_remove(at);
+            }
+        }
+    }
+
+    /// One batch of one port. `false`: nothing more is there for now.
+    fn serve(&mut self, now: Time, id: PortId) -> bool {
+        let Some(port) = port_of(&mut self.ports, id) else { return false };
+        self.batch.clear();
+        let drained = port.drain(&mut self.batch, &mut self.refused);
+        port.ready = drained == Drained::Full;
+        for reason in self.refused.drain(..) {
+            self.datapath.count_drop(id, reason);
+        }
+        if !self.batch.is_empty() {
+            self.datapath.frames(now, id, &mut self.batch, &mut self.out);
+            self.flush();
+        }
+        if drained == Drained::Dead {
+            self.dead(id);
+        }
+        drained == Drained::Full
+    }
+
+    /// Writes what the data path wants to leave.
+    fn flush(&mut self) {
+        for OutFrame { port: id, frame } in self.out.frames.drain(..) {
+            let Some(port) = port_of(&mut self.ports, id) else {
+                self.datapath.count_drop(id, DropReason::PortDown);
+                continue;
+            };
+            let written = match frame {
+                FrameRef::Batch(at) => port.write(self.batch.with_vnet_header(usize::from(at))),
+                FrameRef::Owned(mut owned) => port.write(owned.with_vnet_header()),
+            };
+            match written {
+                Written::Sent => {}
+                Written::Full => {
+                    if !self.blocked.contains(&id) {
+                        self.blocked.push(id);
+                    }
+                }
+                Written::Refused(reason) => self.datapath.count_drop(id, reason),
+                Written::Dead => self.datapath.count_drop(id, DropReason::PortGone),
+            }
+        }
+        for event in self.out.events.drain(..) {
+            let _ = self.notices.send(notice(event));
+        }
+    }
+
+    fn timers(&mut self, now: Time) {
+        for id in std::mem::take(&mut self.blocked) {
+            self.flush_blocked(id);
+        }
+        if self.datapath.next_deadline(now).is_some_and(|at| at <= now) {
+            self.datapath.tick(now, &mut self.out);
+            self.flush();
+        }
+    }
+
+    fn flush_blocked(&mut self, id: PortId) {
+        let Some(port) = port_of(&mut self.ports, id) else { return };
+        let refused = port.flush_queue();
+        if port.has_queue() && !self.blocked.contains(&id) {
+            self.blocked.push(id);
+        }
+        for reason in refused {
+            self.datapath.count_drop(id, reason);
+        }
+    }
+
+    fn commands(&mut self) {
+        while let Ok(command) = self.inbox.try_recv() {
+            match command {
+                Command::Deltas(deltas) => {
+                    let now = self.clock.now();
+                    for delta in &deltas {
+                        self.datapath.apply(now, delta);
+                    }
+                }
+                Command::AddTap(id, tap) => self.add(id, Device::Tap(tap)),
+                Command::AddPacket(id, socket) => self.add(id, Device::Packet(socket)),
+                Command::RemoveIo(id) => self.remove(id),
+                Command::Configure(uplink, port) => {
+                    let now = self.clock.now();
+                    self.datapath.configure(now, uplink, port, &mut self.out);
+                    self.flush();
+                }
+                Command::Query(query, reply) => {
+                    // Whoever asked may have given up waiting.
+                    let _ = reply.send(self.answer(query));
+                }
+                Command::Stop => self.stop = true,
+            }
+        }
+    }
+
+    fn add(&mut self, id: PortId, device: Device) {
+        self.remove(id);
+        if let Err(error) = self.poller.add(&device, Token(u64::from(id.0)), Wish::ReadWrite) {
+            let _ = self.notices.send(Notice::Failed(format!("watching {id}: {error}")));
+            return;
+        }
+        let at = usize::from(id.0);
+        if self.ports.len() <= at {
+            self.ports.resize_with(at + 1, || None);
+        }
+        self.ports[at] = Some(PortIo::new(id, device));
+        self.ready.push(id);
+    }
+
+    fn remove(&mut self, id: PortId) {
+        let Some(port) = self.ports.get_mut(usize::from(id.0)).and_then(Option::take) else {
+            return;
+        };
+        // The descriptor is closed next; a duplicate in the holder must not be reported here.
+        let _ = self.poller.remove(&port.device);
+        self.ready.retain(|ready| *ready != id);
+        self.blocked.retain(|blocked| *blocked != id);
+    }
+
+    fn dead(&mut self, id: PortId) {
+        if let Some(port) = self.ports.get_mut(usize::from(id.0)).and_then(Option::take) {
+            let _ = self.poller.remove(&port.device);
+            let _ = self.notices.send(Notice::PortDead(port.id));
+        }
+    }
+
+    fn answer(&mut self, query: Query) -> Answer {
+        let now = self.clock.now();
+        match query {
+            Query::Flows(filter) => Answer::Flows(self.datapath.list_flows(now, &filter)),
+            Query::FlushFlows(filter) => Answer::Flushed(self.datapath.flush_flows(now, &filter)),
+            Query::Fdb => Answer::Fdb(self.datapath.list_fdb(now)),
+            Query::Neighbours => Answer::Neighbours(self.datapath.list_neighbours(now)),
+            Query::Routes => Answer::Routes(self.datapath.list_routes()),
+            Query::Ports => Answer::Ports(self.datapath.list_ports()),
+            Query::Worker => {
+                let mut stats = self.datapath.worker_stats();
+                stats.wakeups = self.wakeups;
+                Answer::Worker(stats)
+            }
+            Query::Trace(request) => Answer::Trace(self.datapath.trace(now, &request)),
+        }
+    }
+}
+
+#[inline]
+fn port_of(ports: &mut [Option<PortIo>], id: PortId) -> Option<&mut PortIo> {
+    ports.get_mut(usize::from(id.0))?.as_mut()
+}
+
+fn notice(event: Event) -> Notice {
+    match event {
+        Event::Configured(uplink, lan) => Notice::Configured(uplink, lan),
+    }
+}
