@@ -7,5 +7,6 @@ mod holder;
 mod packets;
 mod probes;
 mod processes;
+mod store;
 mod support;
 mod taps;
