@@ -1,7 +1,9 @@
 //! Wharf: a userspace virtual switch and router for containers.
 
+pub mod api;
 pub mod attach;
 pub mod base;
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod datapath;

@@ -1,3 +1,7 @@
 //! The `wharf` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(wharf::cli::main())
+}

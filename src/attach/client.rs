@@ -80,9 +80,19 @@ pub fn attach(
 
     let link = NewLink::create(target, &request.ifname, hello.queues)?;
     let attached = negotiate(&connection, &request, &link.taps)?;
-    let warnings = in_namespace(target, || configure(link.index, &request.ifname, &attached))??;
-    link.keep();
+    let (_taps, warnings) = link.finish(&request.ifname, &attached)?;
     Ok(Attachment { attached, warnings })
+}
+
+/// Gives a container whose TAP is lost, because no descriptor of it was kept, a new one that looks
+/// the same. For a daemon that has the right to do so. The descriptors, and what could not be done.
+pub fn reattach(
+    target: &NetNs,
+    ifname: &str,
+    queues: usize,
+    attached: &Attached,
+) -> Result<(Vec<Tap>, Vec<String>), AttachError> {
+    NewLink::create(target, ifname, queues)?.finish(ifname, attached)
 }
 
 fn greet(connection: &Connection) -> Result<Hello, AttachError> {
@@ -134,8 +144,15 @@ impl<'a> NewLink<'a> {
         Ok(Self { target, index, taps, finished: false })
     }
 
-    fn keep(mut self) {
+    fn finish(
+        mut self,
+        ifname: &str,
+        attached: &Attached,
+    ) -> Result<(Vec<Tap>, Vec<String>), AttachError> {
+        let index = self.index;
+        let warnings = in_namespace(self.target, || configure(index, ifname, attached))??;
         self.finished = true;
+        Ok((std::mem::take(&mut self.taps), warnings))
     }
 }
 

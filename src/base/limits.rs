@@ -81,6 +81,18 @@ pub const PACKET_SEND_BYTES: usize = 4 * 1024 * 1024;
 pub const ATTACH_PATIENCE: Span = Span::from_secs(10);
 /// Entries that the holder keeps: a TAP for each port, listeners and sockets beside them.
 pub const HOLDER_ENTRIES_MAX: usize = PORTS_MAX;
+/// How long a client waits for the answer to one API request: a worker's own patience and then some.
+pub const API_PATIENCE: Span = Span::from_secs(30);
+/// Bytes of one API request's body: a publication of every port by itself fits.
+pub const API_BODY_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of one API answer that a client takes: 200,000 flows as JSON.
+pub const API_REPLY_MAX: usize = 128 * 1024 * 1024;
+/// Connections to the API at one time; further ones wait in the socket's backlog.
+pub const API_CONNECTIONS_MAX: usize = 256;
+/// Attachers served at one time; further ones wait in the socket's backlog.
+pub const ATTACHERS_MAX: usize = 32;
+/// Events queued for one follower of the API before it misses some.
+pub const EVENTS_QUEUED_MAX: usize = 4_096;
 /// Frames of one batch. 64 is where the gain of batching has flattened (VPP uses 256, OVS 32).
 pub const BATCH_FRAMES_MAX: usize = 64;
 /// Bytes of one batch's arena: four super-frames, to stay inside a core's L2 cache.

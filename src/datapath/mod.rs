@@ -155,7 +155,7 @@ impl Datapath {
         let flows = self.flows.next_deadline(now).map(housekeeping);
         let mappings = self.mappings.next_deadline(now).map(housekeeping);
         let sweep = self.sweep.map(|_| now);
-        let leases = self.leases.values().filter_map(Lease::next_deadline).min();
+        let leases = self.leases.values().map(Lease::next_deadline).min();
         [
             fdb,
             flows,

@@ -7,7 +7,7 @@ use super::hops::{Hop, HopKey};
 use super::pipeline::Slot;
 use super::slow::Frame;
 use crate::packet::parse::L3_OFFSET;
-use crate::packet::{DropReason, Gso, L3, Offload, PacketBuf, Parsed, Rewrite};
+use crate::packet::{DropReason, Gso, L3, Offload, Parsed, Rewrite};
 use crate::stage::flow::{Direction, FlowIndex, Transition};
 use crate::stage::route::fragments::fragment_v4;
 use crate::stage::route::mtu;
@@ -72,20 +72,14 @@ impl Datapath {
             self.emit(hop.port(), frame.at, frame.batch, frame.out);
             return Ok(());
         }
-        for fragment in self.cut(parsed, hop.mtu, frame)? {
+        let fragments = fragment_v4(&mut frame.batch.frame(frame.at), parsed, hop.mtu);
+        if fragments.is_empty() {
+            return Err(DropReason::TooBig);
+        }
+        for fragment in fragments {
             self.emit_owned(hop.port(), fragment, frame.out);
         }
         Ok(())
-    }
-
-    fn cut(
-        &mut self,
-        parsed: &Parsed,
-        mtu: u16,
-        frame: &mut Frame<'_>,
-    ) -> Result<Vec<PacketBuf>, DropReason> {
-        let fragments = fragment_v4(&mut frame.batch.frame(frame.at), parsed, mtu);
-        if fragments.is_empty() { Err(DropReason::TooBig) } else { Ok(fragments) }
     }
 }
 

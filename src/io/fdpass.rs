@@ -244,14 +244,19 @@ impl Connection {
 
     /// Who is at the other end, as of the moment it connected.
     pub fn peer(&self) -> io::Result<PeerCredentials> {
-        let credentials = sockopt::socket_peercred(&self.fd)?;
-        Ok(PeerCredentials {
-            pid: credentials.pid.as_raw_nonzero().get().cast_unsigned(),
-            uid: credentials.uid.as_raw(),
-            gid: credentials.gid.as_raw(),
-            groups: peer_groups(self.fd.as_fd())?,
-        })
+        peer_credentials(self.fd.as_fd())
     }
+}
+
+/// Who is at the other end of any connected unix socket, as of the moment it connected.
+pub fn peer_credentials(socket: BorrowedFd<'_>) -> io::Result<PeerCredentials> {
+    let credentials = sockopt::socket_peercred(socket)?;
+    Ok(PeerCredentials {
+        pid: credentials.pid.as_raw_nonzero().get().cast_unsigned(),
+        uid: credentials.uid.as_raw(),
+        gid: credentials.gid.as_raw(),
+        groups: peer_groups(socket)?,
+    })
 }
 
 /// Who is at the other end of a connection.

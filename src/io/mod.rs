@@ -9,6 +9,7 @@
 //! reused is never moved between namespaces. And every descriptor is opened close-on-exec.
 
 pub mod fdpass;
+pub mod inherit;
 pub mod netlink;
 pub mod netns;
 pub mod packet;

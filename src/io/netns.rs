@@ -4,11 +4,11 @@
 //! namespace that their thread was in when they were opened. So whatever has to happen in another
 //! namespace happens on a fresh thread that enters it, does the work, hands the descriptors back and
 //! ends; a thread that will be used again never changes its namespace.
-#![allow(unsafe_code, reason = "`unshare` is unsafe because of a flag that is not used here")]
+#![allow(unsafe_code, reason = "namespace ioctls have no safe wrapper")]
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
@@ -108,6 +108,17 @@ impl NetNs {
     pub fn id(&self) -> io::Result<NetNsId> {
         let stat = rustix::fs::fstat(&self.fd)?;
         Ok(NetNsId { dev: stat.st_dev, ino: stat.st_ino })
+    }
+
+    /// The user namespace that owns it: whoever is root there may change it.
+    pub fn owner(&self) -> io::Result<OwnedFd> {
+        // SAFETY: NS_GET_USERNS takes no argument and touches no memory of ours.
+        let fd = unsafe { libc::ioctl(self.fd.as_raw_fd(), libc::NS_GET_USERNS) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the descriptor was just opened and is owned by nobody else.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 
     fn is_network_namespace(&self) -> bool {

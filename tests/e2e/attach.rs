@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, JoinHandle};
 
 use rustix::process::Signal;
-use wharf::attach::client::{AttachError, attach};
+use wharf::attach::client::{AttachError, attach, reattach};
 use wharf::attach::protocol::{
     AttachReply, AttachRequest, Attached, Hello, Refusal, RefusalCode, RouteSpec,
 };
@@ -15,7 +15,7 @@ use wharf::attach::server::{Access, ServeError, serve_one};
 use wharf::io::fdpass::Listener;
 use wharf::io::netlink::{Link, Netlink, Route};
 use wharf::io::netns::{NetNs, in_namespace};
-use wharf::io::process::{Isolation, Network, prepare_network, spawn};
+use wharf::io::process::{Isolation, Network, prepare_network, run_as_owner_of, spawn};
 use wharf::io::tap::Tap;
 
 use crate::support::{
@@ -282,4 +282,57 @@ fn an_ordinary_user_s_command_is_attached_before_it_starts() {
             }
         }
     });
+}
+
+#[test]
+fn a_lost_port_is_replaced_by_one_that_looks_the_same() {
+    isolated("attach::a_lost_port_is_replaced_by_one_that_looks_the_same", || {
+        let daemon = Daemon::start(1, vec![AttachReply::Attached(assigned(5))]);
+        let ns = NetNs::staging().unwrap();
+        let done = attach(&daemon.socket, &ns, AttachRequest::new("blue", "eth0")).unwrap();
+        let seen = |ns: &NetNs| {
+            let link = links(ns).into_iter().find(|link| link.name == "eth0").unwrap();
+            (link.mac, link.mtu, link.up, routes(ns).len())
+        };
+        let before = seen(&ns);
+        drop(daemon.taps.recv().unwrap());
+        only_loopback(&ns);
+        let (taps, warnings) = reattach(&ns, "eth0", 2, &done.attached).unwrap();
+        assert_eq!((taps.len(), warnings), (2, vec![]));
+        assert_eq!(seen(&ns), before);
+    });
+}
+
+#[test]
+fn a_namespace_of_which_only_the_path_is_known_is_attached_as_its_owner() {
+    isolated(
+        "attach::a_namespace_of_which_only_the_path_is_known_is_attached_as_its_owner",
+        || {
+            let replies = vec![AttachReply::Attached(assigned(5)); 2];
+            let daemon = Daemon::start(1, replies);
+            in_one_thread(|| {
+                give_up_capabilities();
+                let isolation =
+                    Isolation { network: Network::New, die_with_parent: true, new_session: false };
+                let child = spawn(Command::new("sleep").arg("30"), isolation, || Ok(Vec::new()))
+                    .map_err(|e| e.to_string())?;
+                let path = format!("/proc/{}/ns/net", child.process().pid());
+                let ns = NetNs::open(Path::new(&path)).unwrap();
+                // Without entering the owner's user namespace it is refused, and it is said why.
+                let refused = attach(&daemon.socket, &ns, AttachRequest::new("blue", "eth0"));
+                assert!(refused.unwrap_err().to_string().contains("root"));
+                run_as_owner_of(&ns, || {
+                    attach(&daemon.socket, &ns, AttachRequest::new("blue", "eth0"))
+                        .map(|_| Vec::new())
+                        .map_err(|e| e.to_string())
+                })
+                .map_err(|e| e.to_string())?;
+                let devices = std::fs::read_to_string(path.replace("ns/net", "net/dev")).unwrap();
+                assert!(devices.contains("eth0"), "{devices}");
+                child.process().signal(Signal::KILL).unwrap();
+                child.process().wait().unwrap();
+                Ok(Vec::new())
+            });
+        },
+    );
 }

@@ -193,6 +193,14 @@ fn super_frames_pass_from_cable_to_cable_in_both_families() {
             let largest = switch.join().unwrap();
             assert!(largest > 30_000, "no super-frame was seen; the largest had {largest} bytes");
         });
+        // Each kernel took the other for its neighbour.
+        let neighbours =
+            in_namespace(&a.lan, || Netlink::open().unwrap().neighbours().unwrap()).unwrap();
+        for address in ["10.8.0.2", "fd08::2"] {
+            let address: IpAddr = address.parse().unwrap();
+            let found = neighbours.iter().find(|n| n.address == address).unwrap();
+            assert_eq!(found.mac, Some(b.lan_mac));
+        }
         assert_eq!(port_a.take_stats().unwrap().drops + port_b.take_stats().unwrap().drops, 0);
     });
 }

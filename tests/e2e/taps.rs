@@ -6,8 +6,10 @@ use std::os::fd::OwnedFd;
 use std::thread;
 
 use rustix::event::PollFlags;
+use wharf::base::time::Span;
 use wharf::io::netlink::{AddressOptions, Netlink, NewRoute};
 use wharf::io::netns::{NetNs, in_namespace};
+use wharf::io::poller::{Poller, Ready, Token, Wish};
 use wharf::io::tap::{Tap, TapError};
 use wharf::wire::vnet;
 
@@ -258,5 +260,25 @@ fn opening_a_name_that_belongs_to_another_device_says_so() {
         assert!(matches!(Tap::open("d0", 1), Err(TapError::NameTaken(_))));
         let _one = Tap::open("t0", 1).unwrap();
         assert!(matches!(Tap::open("t0", 1), Err(TapError::NameTaken(_))));
+    });
+}
+
+#[test]
+fn the_poller_reports_a_port_whose_namespace_died() {
+    isolated("taps::the_poller_reports_a_port_whose_namespace_died", || {
+        let Host { ns, taps } = Host::new(&["10.9.0.1/24"], 1);
+        let mut poller = Poller::new().unwrap();
+        poller.add(&taps[0], Token(7), Wish::Read).unwrap();
+        drop(ns);
+        let mut ready = Vec::new();
+        while !ready.iter().any(|event: &Ready| event.error) {
+            ready.clear();
+            poller.wait(Some(Span::from_secs(5)), &mut ready).unwrap();
+            assert!(!ready.is_empty(), "the death was never reported");
+            // Edge-triggered: what is there is read to its end each time.
+            let mut buf = [0; 2048];
+            while taps[0].read(&mut buf).is_ok() {}
+        }
+        assert_eq!(ready[0].token, Token(7));
     });
 }

@@ -20,22 +20,25 @@
 
 mod child;
 mod idmap;
+mod namespaces;
 mod setup;
 mod signals;
 
 use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
 
 use rustix::process::Signal;
-use rustix::thread::{CapabilitySet, ThreadNameSpaceType, UnshareFlags};
+use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
 use super::fdpass::{Connection, FdPassError};
+use super::netns::NetNs;
+use namespaces::{Joined, enter_user_namespace, unshare};
 
 pub use child::{Child, Process};
+pub use namespaces::{has_capability, may_make_namespaces};
 pub use setup::{SetupError, overlay_file, prepare_network};
 pub use signals::{Received, SignalFd};
 
@@ -170,6 +173,21 @@ pub fn run_isolated(
     let child = start(None, isolation, work)?;
     child.process().wait()?;
     Ok(child.report)
+}
+
+/// Runs `work` in a forked process in the user namespace that owns `ns`, as its root: with this, an
+/// ordinary user attaches a network namespace of which only the path is known.
+pub fn run_as_owner_of(
+    ns: &NetNs,
+    work: impl FnOnce() -> Result<Vec<u8>, String>,
+) -> Result<Vec<u8>, SpawnError> {
+    let isolation = Isolation { network: Network::Host, die_with_parent: true, new_session: false };
+    let owner = ns.owner()?;
+    run_isolated(isolation, || {
+        enter_user_namespace(&owner)
+            .map_err(|e| format!("cannot enter the user namespace that owns the network: {e}"))?;
+        work()
+    })
 }
 
 fn start(
@@ -342,8 +360,11 @@ fn become_command(
     send(connection, &FromChild::Prepared(report))
         .map_err(|e| Failure::new(Stage::Prepare, e.to_string()))?;
     match command {
-        // Also empties the signal mask, which a signal descriptor in the parent may have filled.
-        Some(command) => Err(Failure::io(Stage::Exec, &command.exec())),
+        Some(command) => {
+            // A mask outlives exec, and a signal descriptor in the parent has filled it.
+            signals::unblock_all().map_err(|e| Failure::io(Stage::Exec, &e))?;
+            Err(Failure::io(Stage::Exec, &command.exec()))
+        }
         None => Ok(()),
     }
 }
@@ -373,11 +394,6 @@ pub fn try_user_namespace() -> Result<(), SpawnError> {
     .map(drop)
 }
 
-fn unshare(flags: UnshareFlags) -> io::Result<()> {
-    // SAFETY: the only unsound flag is CLONE_FILES, which nobody passes.
-    Ok(unsafe { rustix::thread::unshare_unsafe(flags) }?)
-}
-
 /// Goes on as a process of its own: no child of the caller any more, in a session without a terminal.
 /// The caller's process ends with exit code 0. Only while there is one thread.
 pub fn detach() -> io::Result<()> {
@@ -401,16 +417,6 @@ pub fn raise_open_files() -> io::Result<u64> {
     Ok(limit.maximum.unwrap_or(u64::MAX))
 }
 
-/// Whether this thread may make namespaces without a user namespace of its own.
-pub fn may_make_namespaces() -> bool {
-    has_capability(CapabilitySet::SYS_ADMIN)
-}
-
-/// Whether this thread has the capability in effect, in its user namespace.
-pub fn has_capability(capability: CapabilitySet) -> bool {
-    rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(capability))
-}
-
 fn bind_to_parent(parent: u32) -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     // The parent may have died before the line above took effect.
@@ -420,42 +426,4 @@ fn bind_to_parent(parent: u32) -> io::Result<()> {
 
 fn send(connection: &Connection, message: &FromChild) -> Result<(), FdPassError> {
     connection.send(&serde_json::to_vec(message).unwrap_or_default(), &[])
-}
-
-/// The namespaces of a running process.
-struct Joined {
-    process: Process,
-    kinds: ThreadNameSpaceType,
-}
-
-impl Joined {
-    fn open(pid: u32) -> Result<Self, SpawnError> {
-        let failed = |source: io::Error| SpawnError::Join { pid, source };
-        let process = Process::open(pid).map_err(failed)?;
-        let mut kinds = ThreadNameSpaceType::empty();
-        for (name, kind) in [
-            ("user", ThreadNameSpaceType::USER),
-            ("net", ThreadNameSpaceType::NETWORK),
-            ("mnt", ThreadNameSpaceType::MOUNT),
-        ] {
-            // Entering the user namespace one is in is an error.
-            let theirs = std::fs::read_link(format!("/proc/{pid}/ns/{name}")).map_err(failed)?;
-            let own = std::fs::read_link(format!("/proc/self/ns/{name}")).map_err(failed)?;
-            kinds.set(kind, theirs != own);
-        }
-        Ok(Self { process, kinds })
-    }
-
-    fn enter(&self) -> io::Result<()> {
-        if self.kinds.is_empty() {
-            return Ok(());
-        }
-        // Entering mounts also moves to their root directory.
-        let directory = std::env::current_dir();
-        rustix::thread::move_into_thread_name_spaces(self.process.as_fd(), self.kinds)?;
-        if let Ok(directory) = directory {
-            let _ = std::env::set_current_dir(directory);
-        }
-        if self.kinds.contains(ThreadNameSpaceType::USER) { setup::become_root() } else { Ok(()) }
-    }
 }

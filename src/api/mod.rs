@@ -1,0 +1,16 @@
+//! Layer 10: the REST API, JSON over HTTP/1.1 on a unix socket. The server is the daemon's; the
+//! client is synchronous and serves the command line and the adapters.
+
+mod body;
+pub mod client;
+mod examples;
+mod http;
+mod listener;
+mod openapi;
+pub mod paths;
+mod routes;
+pub mod server;
+mod stream;
+pub mod types;
+
+pub use http::{HttpError, Lines};

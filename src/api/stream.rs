@@ -1,0 +1,73 @@
+//! Events as a body that is sent while they happen.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::body::Bytes;
+use hyper::body::{Body, Frame};
+use tokio::sync::mpsc;
+
+use super::server::{Problem, Service};
+use crate::base::limits::{EVENTS_KEPT, EVENTS_QUEUED_MAX};
+use crate::control::model::EventInfo;
+
+/// Lines until the sender is gone.
+#[derive(Debug)]
+pub(super) struct EventLines(mpsc::Receiver<Bytes>);
+
+/// Without `follow` the events that are kept; with it those that come, until the daemon ends. A
+/// reader that is too slow misses some, and sees it by their numbers.
+pub(super) async fn events(service: &Service, follow: bool) -> Result<EventLines, Problem> {
+    let (lines, receiver) = mpsc::channel(if follow { 1 } else { EVENTS_KEPT });
+    if !follow {
+        let kept = service.with_control(|control| Ok(control.events(0))).await?;
+        for event in &kept {
+            // There is room for all that are kept.
+            let _ = lines.try_send(line(event));
+        }
+        return Ok(EventLines(receiver));
+    }
+    let (sender, mut happened) = mpsc::channel(EVENTS_QUEUED_MAX);
+    service
+        .with_control(move |control| {
+            control.subscribe(Box::new(move |event: &EventInfo| {
+                !matches!(sender.try_send(line(event)), Err(mpsc::error::TrySendError::Closed(_)))
+            }));
+            Ok(())
+        })
+        .await?;
+    let mut stopping = service.stopping();
+    tokio::spawn(async move {
+        loop {
+            let line = tokio::select! {
+                line = happened.recv() => line,
+                () = lines.closed() => None,
+                _ = stopping.wait_for(Option::is_some) => None,
+            };
+            let Some(line) = line else { return };
+            if lines.send(line).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(EventLines(receiver))
+}
+
+fn line(event: &EventInfo) -> Bytes {
+    let mut line = serde_json::to_vec(event).unwrap_or_default();
+    line.push(b'\n');
+    line.into()
+}
+
+impl Body for EventLines {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0.poll_recv(cx).map(|line| line.map(|line| Ok(Frame::data(line))))
+    }
+}

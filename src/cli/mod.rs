@@ -1,0 +1,179 @@
+//! Layer 12: the command line. One file a command or a family of small ones; this one has the list
+//! of them and nothing else. A command parses into a value, asks the daemon through
+//! [`crate::api::client`], and prints with [`output`].
+
+mod attach;
+mod daemon;
+mod doctor;
+mod events;
+mod exec;
+mod flows;
+
+mod generate;
+mod holder;
+mod human;
+mod join;
+mod names;
+mod network;
+mod options;
+mod output;
+mod ps;
+mod publish;
+mod run;
+mod stats;
+mod status;
+mod tables;
+mod trace;
+mod uplink;
+
+use clap::{Parser, Subcommand};
+
+use options::{Format, Global};
+use output::Outcome;
+
+/// A userspace virtual switch and router for containers.
+#[derive(Parser, Debug)]
+#[command(
+    name = "wharf",
+    version,
+    about = "A userspace virtual switch and router for containers",
+    disable_help_subcommand = true,
+    arg_required_else_help = true,
+    propagate_version = false,
+    max_term_width = 100
+)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Run the switch
+    Daemon(daemon::Daemon),
+    /// Run a command on networks of its own
+    Run(run::Run),
+    /// Run a command in a container
+    Exec(exec::Exec),
+    /// End containers: SIGTERM, and SIGKILL after a while
+    Stop(exec::Stop),
+    /// Connect a network namespace that others made
+    Attach(attach::Attach),
+    /// Take a container off its networks
+    Detach(attach::Detach),
+    /// List containers and their endpoints
+    Ps(Format),
+    /// Show containers in full, as JSON
+    Inspect(ps::Inspect),
+    /// Make, change, list and remove networks
+    #[command(subcommand, visible_alias = "networks")]
+    Network(network::Command),
+    /// Make, list and remove ways out of the switch
+    #[command(subcommand, visible_alias = "uplinks")]
+    Uplink(uplink::Command),
+    /// Publish ports of a container on the host's addresses
+    Publish(publish::Publish),
+    /// Take published ports back
+    Unpublish(publish::Publish),
+    /// List published ports
+    #[command(visible_alias = "ports")]
+    Port(publish::Port),
+    /// List the connections the switch tracks, or forget them
+    Flows(flows::Flows),
+    /// List MAC addresses and where they are
+    Fdb(Format),
+    /// List neighbours: addresses and their MACs
+    Neigh(Format),
+    /// List routes
+    Routes(Format),
+    /// Show counters of ports or workers
+    Stats(stats::Stats),
+    /// Show what happened, or follow what happens
+    Events(events::Events),
+    /// Show which way a packet would go, and why it would be dropped
+    Trace(trace::Trace),
+    /// Show how the daemon is
+    Status(Format),
+    /// Show what this kernel and this user can do, and what that means
+    Doctor(Format),
+    /// Keep containers' interfaces while there is no daemon; started by it
+    Holder(holder::Holder),
+    /// Print a completion script
+    Completions(generate::Completions),
+    /// Write manual pages
+    Man(generate::Man),
+    /// Print the version
+    Version,
+}
+
+/// Parses the arguments, runs the command and gives the exit code. Usage errors, `--help` and
+/// `--version` are clap's own: it prints and exits with 2 or 0.
+pub fn main() -> u8 {
+    let cli = Cli::parse();
+    match dispatch(cli) {
+        Ok(code) => code,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn dispatch(cli: Cli) -> Outcome {
+    let global = &cli.global;
+    match cli.command {
+        Command::Daemon(args) => daemon::run(global, &args),
+        Command::Run(args) => run::run(global, &args),
+        Command::Exec(args) => exec::exec(global, &args),
+        Command::Stop(args) => exec::stop(global, &args),
+        Command::Attach(args) => attach::attach(global, &args),
+        Command::Detach(args) => attach::detach(global, &args),
+        Command::Ps(format) => ps::ps(global, format),
+        Command::Inspect(args) => ps::inspect(global, &args),
+        Command::Network(command) => network::run(global, command),
+        Command::Uplink(command) => uplink::run(global, command),
+        Command::Publish(args) => publish::publish(global, args),
+        Command::Unpublish(args) => publish::unpublish(global, &args),
+        Command::Port(args) => publish::port(global, &args),
+        Command::Flows(args) => flows::run(global, args),
+        Command::Fdb(format) => tables::fdb(global, format),
+        Command::Neigh(format) => tables::neigh(global, format),
+        Command::Routes(format) => tables::routes(global, format),
+        Command::Stats(args) => stats::run(global, &args),
+        Command::Events(args) => events::run(global, &args),
+        Command::Trace(args) => trace::run(global, args),
+        Command::Status(format) => status::run(global, format),
+        Command::Doctor(format) => doctor::run(global, format),
+        Command::Holder(args) => holder::run(global, &args),
+        Command::Completions(args) => generate::completions(&args),
+        Command::Man(args) => generate::man(global, &args),
+        Command::Version => generate::version(global),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definitions_contradict_nothing() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_and_option_says_what_it_is() {
+        fn check(command: &clap::Command, path: &str) {
+            assert!(command.get_about().is_some(), "{path} says nothing about itself");
+            for arg in command.get_arguments() {
+                assert!(arg.get_help().is_some(), "{path}: {} has no help", arg.get_id());
+            }
+            for sub in command.get_subcommands() {
+                check(sub, &format!("{path} {}", sub.get_name()));
+            }
+        }
+        let mut command = Cli::command();
+        command.build();
+        check(&command, "wharf");
+    }
+}

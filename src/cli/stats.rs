@@ -1,0 +1,110 @@
+//! `wharf stats`: counters of ports, or of workers.
+
+use clap::Args;
+
+use super::human::{bytes, count, list};
+use super::options::{Format, Global};
+use super::output::{Outcome, listing, table};
+use crate::control::model::PortView;
+use crate::datapath::inspect::WorkerStats;
+
+/// `wharf stats`
+#[derive(Args, Debug)]
+pub(crate) struct Stats {
+    /// Counters of the worker threads instead of the ports
+    #[arg(long)]
+    workers: bool,
+    #[command(flatten)]
+    format: Format,
+}
+
+/// Runs `wharf stats`.
+pub(crate) fn run(global: &Global, args: &Stats) -> Outcome {
+    let stats = global.client().stats()?;
+    if args.workers {
+        listing(args.format.json, &stats.workers, || workers_table(&stats.workers))
+    } else {
+        listing(args.format.json, &stats.ports, || ports_table(&stats.ports))
+    }
+}
+
+fn ports_table(ports: &[PortView]) -> String {
+    let rows = ports.iter().map(|port| {
+        let stats = &port.stats;
+        let drops = stats.drops.iter().filter(|(_, n)| *n > 0);
+        [
+            port.name.clone(),
+            port.network.clone(),
+            count(stats.rx_frames),
+            bytes(stats.rx_bytes),
+            count(stats.tx_frames),
+            bytes(stats.tx_bytes),
+            list(drops.map(|(reason, n)| format!("{reason} {}", count(*n)))),
+        ]
+    });
+    let headings = ["PORT", "NETWORK", ">RX FRAMES", ">RX", ">TX FRAMES", ">TX", "DROPS"];
+    table(headings, rows.collect())
+}
+
+fn workers_table(workers: &[WorkerStats]) -> String {
+    let rows = workers.iter().map(|worker| {
+        [
+            worker.worker.to_string(),
+            count(worker.wakeups),
+            count(worker.batches),
+            count(worker.frames),
+            hit_rate(worker.hits, worker.misses),
+            count(worker.flows),
+            bytes(worker.flow_bytes),
+        ]
+    });
+    let headings =
+        [">WORKER", ">WAKEUPS", ">BATCHES", ">FRAMES", ">FLOW HITS", ">FLOWS", ">FLOW MEMORY"];
+    table(headings, rows.collect())
+}
+
+#[allow(clippy::cast_precision_loss, reason = "for showing only")]
+fn hit_rate(hits: u64, misses: u64) -> String {
+    match hits.saturating_add(misses) {
+        0 => "-".to_owned(),
+        all => format!("{:.1} %", hits as f64 * 100.0 / all as f64),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::ids::PortId;
+    use crate::datapath::inspect::PortStats;
+
+    #[test]
+    fn drops_are_named_and_zeros_are_not() {
+        let port = PortView {
+            name: "web".to_owned(),
+            network: "blue".to_owned(),
+            stats: PortStats {
+                port: Some(PortId(1)),
+                rx_frames: 1_234_567,
+                rx_bytes: 9_000_000_000,
+                tx_frames: 3,
+                tx_bytes: 180,
+                drops: vec![("guard-mac".to_owned(), 1200), ("malformed".to_owned(), 0)],
+            },
+        };
+        insta::assert_snapshot!(ports_table(&[port]), @r"
+        PORT  NETWORK  RX FRAMES        RX  TX FRAMES     TX  DROPS
+        web   blue     1,234,567  8.38 GiB          3  180 B  guard-mac 1,200
+        ");
+    }
+
+    #[test]
+    fn a_worker_without_frames_has_no_hit_rate() {
+        let idle = WorkerStats::default();
+        let busy = WorkerStats { worker: 1, frames: 8, hits: 7, misses: 1, ..idle.clone() };
+        insta::assert_snapshot!(workers_table(&[idle, busy]), @r"
+        WORKER  WAKEUPS  BATCHES  FRAMES  FLOW HITS  FLOWS  FLOW MEMORY
+             0        0        0       0          -      0          0 B
+             1        0        0       8     87.5 %      0          0 B
+        ");
+    }
+}
