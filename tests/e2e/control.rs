@@ -8,7 +8,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use wharf::attach::client::attach;
-use wharf::attach::holder::HolderClient;
 use wharf::attach::protocol::{AttachReply, AttachRequest, Attached, Hello, Refusal};
 use wharf::attach::server::{Access, serve_one};
 use wharf::control::config::{Config, Paths};
@@ -39,15 +38,14 @@ impl Daemon {
             config_file: dir.join("wharf.toml"),
         };
         let store = RedbStore::open(&paths.state_dir).unwrap();
-        let holder =
-            HolderClient::connect_or_spawn(&dir.join("holder.sock"), holder_command(10)).unwrap();
+        let keeper = HolderKeeper::new(dir.join("holder.sock"), || Ok(holder_command(10)));
         let (workers, notices) = Workers::start(1).unwrap();
         let config = Config::default();
         let settings = Settings { config, paths, clock: || 0, queues: 1, socket_uplink: false };
         let outside = Outside {
             store: Box::new(store),
             dataplane: Box::new(workers),
-            keeper: Box::new(HolderKeeper(holder)),
+            keeper: Box::new(keeper),
             host: Box::new(SystemHost { queues: 1 }),
         };
         let control = Arc::new(Mutex::new(Control::new(settings, outside).unwrap()));
