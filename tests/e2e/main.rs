@@ -2,11 +2,13 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod attach;
+mod control;
 mod holder;
 mod packets;
 mod probes;
 mod processes;
 mod sockets;
+mod store;
 mod support;
 mod taps;
 mod uplink;
