@@ -65,6 +65,7 @@ impl Forbidden {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::packet::DropReason;
     use crate::stage::sockets::testing;
 
     fn refused(forbidden: &Forbidden, dst: &str) -> bool {
@@ -89,7 +90,7 @@ mod tests {
         );
         let mapped: Addr = "::ffff:127.0.0.1".parse().unwrap();
         frame.frame().bytes_mut()[38..54].copy_from_slice(&mapped.bytes());
-        assert!(none.refuses(&Parsed::new(frame.bytes()).unwrap()), "mapped");
+        assert_eq!(Parsed::new(frame.bytes()), Err(DropReason::MartianDestination), "mapped");
     }
 
     #[test]
