@@ -81,8 +81,7 @@ pub(crate) fn run(global: &Global, args: &Run) -> Outcome {
             supervise(global, args, Network::Of(pid), || Ok(Joined::default()))
         }
         Plan::Networks(networks) => {
-            // Asked before anything is made: the most frequent mistake gets the plainest answer.
-            global.client().status().map_err(|error| ours(error.into()))?;
+            super::daemon::ensure(global).map_err(ours)?;
             supervise(global, args, Network::New, || {
                 prepare_network().map_err(text)?;
                 let own = NetNs::current().map_err(text)?;
