@@ -4,32 +4,25 @@
 //! nothing. A flow whose generation is old is judged again by the same decision; its mapping, chosen
 //! target and TCP state survive if the answer is still the same, and it ends if it is not.
 
-use zerocopy::FromBytes;
-
 use super::Datapath;
-use super::decide::{self, Decision, NextHop, Notes, Route, Snat};
+use super::decide::{NextHop, Route, Snat};
 use super::hops::{HopKey, HopTable};
 use super::pipeline::Slot;
+use super::send::may_be_cut;
 use super::slow::Frame;
 use crate::base::ids::{DomainId, PortId, UplinkId};
 use crate::base::time::Time;
-use crate::config::{Port, PortKind, Uplink};
-use crate::packet::parse::L3_OFFSET;
-use crate::packet::{
-    DropReason, FlowKey, Fragment, Gso, L3, Offload, PacketBuf, Parsed, Rewrite, Scope,
-};
+use crate::config::{Port, PortKind};
+use crate::packet::{DropReason, FlowKey, Fragment, Parsed, Scope};
 use crate::stage::flow::{
-    Direction, Endpoint, Flow, FlowIndex, HopId, MappingId, MappingTable, PortPolicy, TcpSegment,
-    TcpState, Transition, Wanted,
+    Direction, Endpoint, Flow, FlowIndex, HopId, MappingId, MappingTable, TcpSegment, TcpState,
+    Wanted,
 };
-use crate::stage::route::fragments::fragment_v4;
 use crate::stage::route::icmp_error::IcmpError;
 use crate::stage::route::mtu;
-use crate::stage::service::publish::Publication;
 use crate::wire::addr::Addr;
-use crate::wire::ipv4::{self, Ipv4};
+use crate::wire::ipv6;
 use crate::wire::mac::Mac;
-use crate::wire::{ipv6, tcp};
 
 /// Ports tried for a client that must be told apart from itself; the chance that all are taken is that
 /// of a container port with tens of thousands of connections from one address.
@@ -342,156 +335,6 @@ impl Datapath {
         }
         self.track_and_send(index, direction, slot, frame)
     }
-
-    /// Whether a flow made under another configuration would be made the same way today.
-    fn judge_again(&mut self, index: FlowIndex) -> bool {
-        let flow = self.flows.get(index);
-        let [key, reply] = *flow.keys();
-        let responder = flow.port(Direction::Responder);
-        let Some(from) = self.tables.port(flow.port(Direction::Initiator)).cloned() else {
-            return false;
-        };
-        let same = match decide::route(&self.tables, &from, &key, &mut Notes::off()) {
-            Decision::Route(route) => {
-                let keeps = route.snat == Snat::Keep;
-                route.egress == responder
-                    && route.to == (reply.src, reply.src_port)
-                    && keeps == (reply.dst == key.src)
-            }
-            Decision::Gateway => {
-                let network = self.tables.network_of(from.domain);
-                network.and_then(|n| n.host_port) == Some(responder)
-            }
-            Decision::OwnAddress(uplink) => self
-                .by_mapping(uplink, &key)
-                .is_ok_and(|found| found.is_some_and(|(inside, _)| inside.addr == reply.src)),
-            _ => false,
-        };
-        if same {
-            self.flows.get_mut(index).generation = self.tables.generation();
-        }
-        same
-    }
-
-    /// Tracks a packet of a flow that exists, and sends it on.
-    fn track_and_send(
-        &mut self,
-        index: FlowIndex,
-        direction: Direction,
-        slot: &Slot,
-        frame: &mut Frame<'_>,
-    ) -> Result<(), DropReason> {
-        let bytes = frame.batch.bytes(frame.at);
-        let transition = self.track(frame.now, index, direction, &slot.parsed, bytes)?;
-        if transition == Transition::Over {
-            // The responder of a finished connection begins a new one between the same ports.
-            self.remove_flow(frame.now, index);
-            return self.slow_again(slot, frame);
-        }
-        self.send_on(index, direction, slot, frame)
-    }
-
-    /// Rewrites and sends a packet of a flow.
-    fn send_on(
-        &mut self,
-        index: FlowIndex,
-        direction: Direction,
-        slot: &Slot,
-        frame: &mut Frame<'_>,
-    ) -> Result<(), DropReason> {
-        let parsed = &slot.parsed;
-        let flow = self.flows.get(index);
-        let (hop_id, nat) = (flow.hops[direction.index()], flow.rewrite(direction));
-        let Some(hop) = self.hops.get(hop_id).copied() else { return Err(DropReason::PortGone) };
-        let route = hop.is_routed().then_some((hop.dst_mac, hop.src_mac));
-        Rewrite { nat, route }.apply(&mut frame.batch.frame(frame.at), parsed);
-        if route.is_some() && parsed.tcp_flags & tcp::SYN != 0 {
-            mtu::clamp_mss(&mut frame.batch.frame(frame.at), parsed, hop.mtu);
-        }
-        if hop.fresh_until > frame.now {
-            return self.send_sized(&hop, parsed, frame);
-        }
-        let HopKey::Neighbour(port, addr) = hop.key else {
-            return Err(DropReason::NeighbourFailed);
-        };
-        self.resolve(port, addr, frame)
-    }
-
-    /// Sends a frame whose MACs are right, in fragments if it must be and may be.
-    fn send_sized(
-        &mut self,
-        hop: &super::hops::Hop,
-        parsed: &Parsed,
-        frame: &mut Frame<'_>,
-    ) -> Result<(), DropReason> {
-        let offload = frame.batch.offload(frame.at);
-        let bytes = frame.batch.bytes(frame.at);
-        if !hop.is_routed() || mtu::fits(parsed, bytes, offload, hop.mtu) {
-            self.emit(hop.port(), frame.at, frame.batch, frame.out);
-            return Ok(());
-        }
-        for fragment in self.cut(parsed, hop.mtu, frame)? {
-            self.emit_owned(hop.port(), fragment, frame.out);
-        }
-        Ok(())
-    }
-
-    fn cut(
-        &mut self,
-        parsed: &Parsed,
-        mtu: u16,
-        frame: &mut Frame<'_>,
-    ) -> Result<Vec<PacketBuf>, DropReason> {
-        let fragments = fragment_v4(&mut frame.batch.frame(frame.at), parsed, mtu);
-        if fragments.is_empty() { Err(DropReason::TooBig) } else { Ok(fragments) }
-    }
-
-    /// The outside ports that masquerade may take on an uplink.
-    pub(super) fn set_ports(&mut self, uplink: &Uplink) {
-        let range = uplink.nat_ports.clone();
-        self.mappings.set_policy(uplink.id.into(), PortPolicy { range, ..PortPolicy::default() });
-    }
-
-    /// Keeps masquerade away from published ports, or lets it have them again.
-    pub(super) fn reserve(&mut self, publication: &Publication, reserved: bool) {
-        for uplink in self.tables.uplinks() {
-            for (addr, _) in &uplink.addrs {
-                if publication.host_addr.is_some_and(|host| host != *addr) {
-                    continue;
-                }
-                let (domain, proto) = (uplink.id.into(), publication.proto);
-                let outside = Endpoint { addr: *addr, domain, port: 0, proto };
-                let ports = publication.host_ports.clone();
-                if reserved {
-                    // More addresses than spaces: then nothing is masqueraded there either.
-                    let _ = self.mappings.reserve(&outside, ports);
-                } else {
-                    self.mappings.unreserve(&outside, ports);
-                }
-            }
-        }
-    }
-
-    /// Flows that a publication which came or went would now decide differently end at once: a UDP
-    /// sender that never pauses would otherwise keep its stale flow for ever (moby issue 8795).
-    pub(super) fn drop_stale_publication_flows(&mut self, now: Time) {
-        let generation = self.tables.generation();
-        let stale: Vec<FlowIndex> = self
-            .flows
-            .iter()
-            .filter(|(_, flow)| {
-                let [key, reply] = flow.keys();
-                flow.generation != generation
-                    && (self.tables.is_host_addr(key.dst) || reply.src != key.dst)
-            })
-            .map(|(index, _)| index)
-            .collect();
-        for index in stale {
-            if !self.judge_again(index) {
-                self.remove_flow(now, index);
-            }
-        }
-    }
 }
 
 /// Reply key, hops and mapping of a routed flow.
@@ -505,12 +348,4 @@ fn first_state(parsed: &Parsed, frame: &[u8]) -> Result<TcpState, DropReason> {
     }
     let segment = TcpSegment::read(parsed, frame).ok_or(DropReason::Malformed)?;
     TcpState::begin(&segment, true)
-}
-
-/// Whether a packet too large may be sent in fragments: IPv4 without DF (RFC 791), and no super-frame.
-fn may_be_cut(parsed: &Parsed, frame: &[u8], offload: Offload) -> bool {
-    parsed.l3 == L3::V4
-        && offload.gso == Gso::None
-        && Ipv4::ref_from_prefix(&frame[L3_OFFSET..])
-            .is_ok_and(|(ip, _)| ip.flags_offset.get() & ipv4::DF == 0)
 }

@@ -28,12 +28,9 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    pub(super) fn next_deadline(&self) -> Option<Time> {
-        Some(
-            self.slaac
-                .next_deadline()
-                .map_or(self.dhcp.next_deadline(), |at| at.min(self.dhcp.next_deadline())),
-        )
+    pub(super) fn next_deadline(&self) -> Time {
+        let dhcp = self.dhcp.next_deadline();
+        self.slaac.next_deadline().map_or(dhcp, |at| at.min(dhcp))
     }
 
     fn take(&mut self, event: LeaseEvent) {

@@ -3,7 +3,7 @@
 use crate::packet::DropReason;
 
 /// Counters of one port.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct PortCounters {
     pub(super) rx_frames: u64,
     pub(super) rx_bytes: u64,
@@ -13,20 +13,6 @@ pub(super) struct PortCounters {
     drops: Vec<u64>,
     pub(super) flood: crate::stage::bridge::flood::FloodLimit,
     pub(super) icmp: crate::stage::route::icmp_error::ErrorLimit,
-}
-
-impl Default for PortCounters {
-    fn default() -> Self {
-        Self {
-            rx_frames: 0,
-            rx_bytes: 0,
-            tx_frames: 0,
-            tx_bytes: 0,
-            drops: Vec::new(),
-            flood: crate::stage::bridge::flood::FloodLimit::default(),
-            icmp: crate::stage::route::icmp_error::ErrorLimit::default(),
-        }
-    }
 }
 
 impl PortCounters {

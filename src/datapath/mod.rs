@@ -20,9 +20,11 @@ mod fast;
 mod fragment;
 mod hops;
 pub mod inspect;
+mod judge;
 mod listing;
 mod output;
 mod pipeline;
+mod send;
 mod slow;
 mod trace;
 
@@ -35,7 +37,7 @@ use crate::base::time::{Span, Time};
 use crate::config::{Delta, PortKind, Tables};
 use crate::packet::DropReason;
 use crate::stage::bridge::fdb::Fdb;
-use crate::stage::flow::{FlowTable, MappingTable};
+use crate::stage::flow::{FlowIndex, FlowTable, MappingTable};
 use crate::stage::route::fragments::FragmentTracker;
 use crate::stage::route::neighbour::NeighbourTable;
 
@@ -67,6 +69,8 @@ pub struct Datapath {
     seed: Seed,
     scratch: Scratch,
     housekeeping: Time,
+    /// From where on flows are still to be judged again.
+    sweep: Option<FlowIndex>,
 }
 
 impl Datapath {
@@ -91,6 +95,7 @@ impl Datapath {
             seed,
             scratch: Scratch::default(),
             housekeeping: Time::ZERO,
+            sweep: None,
         }
     }
 
@@ -107,7 +112,7 @@ impl Datapath {
                 self.leases.remove(id);
             }
             Delta::Publish(publication) => self.reserve(publication, true),
-            Delta::Uplink(uplink) => self.set_ports(uplink),
+            Delta::Uplink(uplink) => self.uplink_changes(uplink),
             Delta::Unpublish(id) => {
                 if let Some(publication) = self.tables.publications().get(*id).cloned() {
                     self.reserve(&publication, false);
@@ -123,9 +128,7 @@ impl Datapath {
                 self.flows.set_share(port.id, FLOWS_MAX);
             }
         }
-        if matches!(delta, Delta::Publish(_) | Delta::Unpublish(_)) {
-            self.drop_stale_publication_flows(now);
-        }
+        self.sweep = Some(FlowIndex(0));
     }
 
     /// Does what time demands: expiry, retries, leases.
@@ -134,6 +137,7 @@ impl Datapath {
         self.lease_timers(now, out);
         let lost = self.fragments.tick(now);
         self.totals.fragment_timeouts += lost as u64;
+        self.sweep(now);
         if now < self.housekeeping {
             return;
         }
@@ -150,11 +154,13 @@ impl Datapath {
         let fdb = self.fdbs.values().filter_map(Fdb::next_expiry).min().map(housekeeping);
         let flows = self.flows.next_deadline(now).map(housekeeping);
         let mappings = self.mappings.next_deadline(now).map(housekeeping);
-        let leases = self.leases.values().filter_map(Lease::next_deadline).min();
+        let sweep = self.sweep.map(|_| now);
+        let leases = self.leases.values().map(Lease::next_deadline).min();
         [
             fdb,
             flows,
             mappings,
+            sweep,
             leases,
             self.neighbours.next_deadline(),
             self.fragments.next_deadline(),

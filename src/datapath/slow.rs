@@ -7,7 +7,8 @@ use crate::base::time::Time;
 use crate::config::{Port, PortKind};
 use crate::packet::parse::is_icmp_non_query;
 use crate::packet::{DropReason, Fragment, FrameBatch, Scope};
-use crate::stage::bridge::{fdb::Learned, flood};
+use crate::stage::bridge::fdb::{Fdb, Learned};
+use crate::stage::bridge::flood;
 use crate::stage::respond::echo;
 use crate::stage::route::icmp_error::IcmpError;
 use crate::wire::mac::Mac;
@@ -112,7 +113,8 @@ impl Datapath {
         if port.guard || port.kind == PortKind::Host || mac == port.mac {
             return;
         }
-        let fdb = self.fdbs.entry(port.domain).or_default();
+        let seed = self.seed;
+        let fdb = self.fdbs.entry(port.domain).or_insert_with(|| Fdb::with_seed(seed));
         if let Learned::Moved(_) = fdb.learn(now, mac, port.id) {
             // Flows are keyed by addresses: those that went to the old place must be judged again.
             self.tables.bump();

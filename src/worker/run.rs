@@ -18,6 +18,9 @@ use crate::packet::{DropReason, FrameBatch};
 /// A poll costs a system call (some 300 ns); a turn of one busy port costs ten times that.
 const TURNS_BETWEEN_POLLS: u32 = 4;
 
+/// While frames keep coming, timers are looked at this often: what they do is due in seconds.
+const TIMER_GRANULARITY: Span = Span::from_millis(1);
+
 /// How soon a packet socket that was full is tried again, should the kernel not say that it has room:
 /// a full device queue (ENOBUFS) gives no such event.
 const RETRY: Span = Span::from_millis(1);
@@ -39,6 +42,8 @@ pub(super) struct Loop {
     batch: FrameBatch,
     out: Output,
     wakeups: u64,
+    /// When timers are looked at next.
+    timers_at: Time,
     stop: bool,
 }
 
@@ -63,6 +68,7 @@ impl Loop {
             batch: FrameBatch::new(),
             out: Output::default(),
             wakeups: 0,
+            timers_at: Time::ZERO,
             stop: false,
         }
     }
@@ -180,6 +186,10 @@ impl Loop {
         for id in std::mem::take(&mut self.blocked) {
             self.flush_blocked(id);
         }
+        if now < self.timers_at {
+            return;
+        }
+        self.timers_at = now + TIMER_GRANULARITY;
         if self.datapath.next_deadline(now).is_some_and(|at| at <= now) {
             self.datapath.tick(now, &mut self.out);
             self.flush();

@@ -79,10 +79,23 @@ fn a_udp_sender_that_never_pauses_is_cut_off_when_the_publication_goes_and_found
         world.publish(1, UDP, 1180, &old, 5000);
         assert_eq!(world.pass(UPLINK_PORT, &frame).port, old.port);
         world.apply(Delta::Unpublish(PublicationId(1)));
-        assert_eq!(world.dp.worker_stats().flows, 0);
         assert_eq!(world.pass(UPLINK_PORT, &frame).port, UPLINK_PORT, "refused");
         world.publish(2, UDP, 1180, &new, 6000);
         assert_eq!(world.pass(UPLINK_PORT, &frame).port, new.port);
+    }
+}
+
+#[test]
+fn an_idle_flow_ends_with_its_publication_too() {
+    for family in FAMILIES {
+        let mut world = World::new();
+        let net = world.network(NetworkOptions::default());
+        let (web, remote) = (world.endpoint(net), world.uplink());
+        world.publish(1, UDP, 1180, &web, 5000);
+        world.pass(UPLINK_PORT, &udp(&remote, UPLINK_MAC, 40_000, (own(family), 1180), b"x"));
+        world.apply(Delta::Unpublish(PublicationId(1)));
+        world.advance(wharf::base::time::Span::from_millis(1));
+        assert_eq!(world.dp.worker_stats().flows, 0);
     }
 }
 

@@ -287,10 +287,10 @@ fn start_control(
     dir: &RuntimeDir,
 ) -> Result<Arc<Mutex<Control>>, Failure> {
     let store = Box::new(RedbStore::open(&paths.state_dir)?);
-    let (dataplane, notices) = dataplane::start(&config)?;
+    let (dataplane, notices) = dataplane::start(config.workers.unwrap_or(1))?;
     let outside = Outside {
         store,
-        dataplane,
+        dataplane: Box::new(dataplane),
         keeper: Box::new(HolderKeeper::new(dir.holder_socket(), holder_command)),
         host: Box::new(SystemHost { queues: QUEUES }),
     };

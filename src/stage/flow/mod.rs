@@ -5,6 +5,7 @@
 //! an ICMP error quotes. The owner joins them: on a hit it tracks, touches, counts and rewrites; on a
 //! miss it acquires a mapping, makes room and inserts; on a flow's end it releases the mapping.
 
+#[allow(clippy::module_inception, reason = "the flow of the module of flows")]
 pub mod flow;
 pub mod icmp;
 mod index;

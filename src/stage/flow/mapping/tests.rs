@@ -153,7 +153,7 @@ fn a_reservation_leaves_an_existing_mapping_and_outlives_it() {
 fn filtering_remembers_to_whom_the_inside_has_spoken() {
     let mut table = table();
     let id = table.acquire(&wanted(inside(false, 1, 40_000, UDP))).unwrap();
-    let remote = |n: u32| addr(n % 2 == 0, 0x0020_0000 + n);
+    let remote = |n: u32| addr(n.is_multiple_of(2), 0x0020_0000 + n);
     for n in 0..100 {
         table.add_contact(id, remote(n));
         table.add_contact(id, remote(n));

@@ -20,7 +20,7 @@ fn find(table: &FlowTable, key: &FlowKey) -> Option<(FlowIndex, Direction)> {
 }
 
 fn add(table: &mut FlowTable, now: Time, proto: u8, n: u32) -> FlowIndex {
-    table.insert(Flow::new(now, masqueraded(n % 2 == 0, proto, n), PORTS)).unwrap()
+    table.insert(Flow::new(now, masqueraded(n.is_multiple_of(2), proto, n), PORTS)).unwrap()
 }
 
 fn expired(table: &mut FlowTable, now: Time) -> usize {
