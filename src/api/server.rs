@@ -241,8 +241,8 @@ impl Problem {
     }
 
     /// The request makes no sense.
-    pub(super) fn invalid(message: impl ToString) -> Self {
-        Self::status(StatusCode::BAD_REQUEST, message.to_string())
+    pub(super) fn invalid(message: impl fmt::Display) -> Self {
+        Self::status(StatusCode::BAD_REQUEST, format!("{message}"))
     }
 }
 

@@ -66,7 +66,7 @@ pub(crate) struct Daemon {
     /// Directory of what survives a restart
     ///
     /// /var/lib/wharf for root, $XDG_STATE_HOME/wharf otherwise.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", env = "WHARF_STATE_DIR", hide_env_values = true)]
     state_dir: Option<PathBuf>,
     /// Way out of networks that name none: packet:IFACE or none
     #[arg(long, value_name = "UPLINK", value_parser = uplink)]
@@ -231,7 +231,7 @@ impl ConfigSource {
         let read = self.read().map_err(|error| error.to_string());
         match read.and_then(|config| control.reload(config).map_err(|error| error.to_string())) {
             Ok(()) => {
-                tracing::info!(file = %self.file.display(), "the configuration was read anew")
+                tracing::info!(file = %self.file.display(), "the configuration was read anew");
             }
             Err(error) => tracing::error!("the configuration stays as it was: {error}"),
         }
