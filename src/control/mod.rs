@@ -9,11 +9,13 @@
 //! All of it is synchronous. The daemon keeps one [`Control`] behind a mutex for the REST server, the
 //! attach thread and the thread that reads the workers' notices.
 
+mod attaching;
 mod compile;
 pub mod config;
 mod endpoints;
 mod error;
 mod events;
+mod host_port;
 mod host_ports;
 pub mod ipam;
 pub mod keeper;
@@ -30,6 +32,7 @@ mod random;
 mod reconcile;
 mod state;
 pub mod store;
+mod subnets;
 mod uplinks;
 pub mod workers;
 
@@ -213,3 +216,6 @@ impl Control {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

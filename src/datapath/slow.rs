@@ -198,6 +198,9 @@ impl Datapath {
         if let Some((index, direction)) = self.flows.lookup(&slot.key, slot.hash) {
             return self.known_flow(port, index, direction, slot, frame);
         }
+        if let Some(route) = self.answer_to_client(&slot.key) {
+            return self.commit_routed(port, &route, slot, frame);
+        }
         let decision = decide::route(&self.tables, port, &slot.key, &mut Notes::off());
         self.new_routed(port, decision, slot, frame)
     }
@@ -238,6 +241,12 @@ impl Datapath {
             return Ok(());
         }
         let network = self.tables.network_of(port.domain);
+        if network.is_some_and(|n| n.host_loopback) {
+            let to = (slot.key.dst, slot.key.dst_port);
+            let egress = self.socket_port();
+            let route = Route { egress, next_hop: NextHop::Sockets, to, snat: decide::Snat::Keep };
+            return self.commit_routed(port, &route, slot, frame);
+        }
         let host = network.and_then(|n| n.host_port).and_then(|id| self.tables.port(id)).cloned();
         if let Some(host) = host.filter(|host| host.id != port.id) {
             let route = Route {

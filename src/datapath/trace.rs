@@ -78,6 +78,7 @@ impl Datapath {
             }
         }
         match route.next_hop {
+            NextHop::Sockets => notes.note("sockets", || "ends in a socket of the host".to_owned()),
             NextHop::Station(mac) => notes.note("neighbour", || format!("known: {mac}")),
             NextHop::Neighbour(addr) => {
                 let mut known = self.neighbours.entries(now);

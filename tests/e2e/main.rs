@@ -5,9 +5,13 @@ mod attach;
 mod commands;
 #[path = "../common/daemon.rs"]
 mod harness;
+mod control;
 mod holder;
 mod packets;
 mod probes;
 mod processes;
+mod sockets;
+mod store;
 mod support;
 mod taps;
+mod uplink;

@@ -169,7 +169,9 @@ impl World {
     }
 
     pub(crate) fn apply(&mut self, delta: Delta) {
-        self.dp.apply(self.now, &delta);
+        let mut out = Output::default();
+        self.dp.apply(self.now, &delta, &mut out);
+        assert!(out.frames.is_empty(), "a change of the configuration sends nothing");
     }
 
     pub(crate) fn advance(&mut self, span: Span) -> Vec<Sent> {
@@ -201,6 +203,7 @@ impl World {
             internal: options.internal,
             uplink: Some(UPLINK),
             host_port: None,
+            host_loopback: false,
         })));
         id
     }
