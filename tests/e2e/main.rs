@@ -2,6 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod attach;
+mod commands;
+#[path = "../common/daemon.rs"]
+mod harness;
 mod control;
 mod holder;
 mod packets;
