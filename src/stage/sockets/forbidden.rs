@@ -71,7 +71,7 @@ mod tests {
         let dst: Addr = dst.parse().unwrap();
         let src = if dst.is_v4() { "172.17.0.2" } else { "fd00::2" }.parse().unwrap();
         let frame = testing::udp(src, 1000, dst, 53, b"x");
-        forbidden.refuses(&Parsed::new(frame.bytes()).unwrap())
+        Parsed::new(frame.bytes()).map_or(true, |parsed| forbidden.refuses(&parsed))
     }
 
     #[test]
@@ -89,7 +89,9 @@ mod tests {
         );
         let mapped: Addr = "::ffff:127.0.0.1".parse().unwrap();
         frame.frame().bytes_mut()[38..54].copy_from_slice(&mapped.bytes());
-        assert!(none.refuses(&Parsed::new(frame.bytes()).unwrap()), "mapped");
+        // Parsing refuses it first; this is the second line, should that ever change.
+        let refused = Parsed::new(frame.bytes()).map_or(true, |parsed| none.refuses(&parsed));
+        assert!(refused, "mapped");
     }
 
     #[test]
