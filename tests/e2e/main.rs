@@ -6,5 +6,8 @@ mod holder;
 mod packets;
 mod probes;
 mod processes;
+mod same_network;
 mod support;
 mod taps;
+mod traffic;
+mod world;
