@@ -155,6 +155,15 @@ impl Control {
         self.events.listen(listener);
     }
 
+    /// Gives up every endpoint and what keeps TAPs across a restart: a daemon that ends for good.
+    pub fn release(&mut self) -> Result<(), ControlError> {
+        for endpoint in self.endpoints() {
+            self.detach(&endpoint.id, None, "the daemon ended and released it")?;
+        }
+        let failed = |why| ControlError::System(std::io::Error::other(why));
+        self.outside.keeper.release().map_err(failed)
+    }
+
     /// Queues that a TAP must have.
     pub fn queues(&self) -> usize {
         self.settings.queues

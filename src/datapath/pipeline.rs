@@ -42,6 +42,20 @@ impl Datapath {
     /// not have (any more) has its frames dropped as `port-gone`.
     pub fn frames(&mut self, now: Time, ingress: PortId, batch: &mut FrameBatch, out: &mut Output) {
         self.totals.batch(batch.len());
+        let counters = self.port_counters(ingress);
+        counters.rx_frames += batch.len() as u64;
+        counters.rx_bytes += batch.lens().sum::<usize>() as u64;
+        self.process(now, ingress, batch, out);
+    }
+
+    /// The same for frames that have been counted.
+    pub(super) fn process(
+        &mut self,
+        now: Time,
+        ingress: PortId,
+        batch: &mut FrameBatch,
+        out: &mut Output,
+    ) {
         let mut scratch = std::mem::take(&mut self.scratch);
         self.parse(ingress, batch, &mut scratch);
         for (index, slot) in scratch.slots.iter().enumerate() {
@@ -71,10 +85,9 @@ impl Datapath {
         // The host stands behind the gateway's address: endpoints answer it through the router, so
         // what it sends them has to be the router's, too, or the two would be different flows.
         let from_host = entry.port.kind == PortKind::Host;
-        let (mut bytes, seed) = (0, self.seed);
+        let seed = self.seed;
         for index in 0..batch.len() {
             let frame = batch.bytes(index);
-            bytes += frame.len() as u64;
             let slot = Parsed::new(frame).and_then(|parsed| {
                 batch.offload(index).check(&parsed)?;
                 let as_router =
@@ -92,8 +105,5 @@ impl Datapath {
             });
             scratch.slots.push(slot);
         }
-        let counters = self.port_counters(ingress);
-        counters.rx_frames += batch.len() as u64;
-        counters.rx_bytes += bytes;
     }
 }

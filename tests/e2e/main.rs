@@ -2,6 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod attach;
+mod commands;
+#[path = "../common/daemon.rs"]
+mod harness;
 mod control;
 mod holder;
 mod packets;
@@ -12,3 +15,8 @@ mod store;
 mod support;
 mod taps;
 mod uplink;
+mod same_network;
+mod support;
+mod taps;
+mod traffic;
+mod world;
