@@ -15,3 +15,8 @@ mod store;
 mod support;
 mod taps;
 mod uplink;
+mod same_network;
+mod support;
+mod taps;
+mod traffic;
+mod world;
