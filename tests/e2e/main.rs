@@ -3,9 +3,9 @@
 
 mod attach;
 mod commands;
+mod control;
 #[path = "../common/daemon.rs"]
 mod harness;
-mod control;
 mod holder;
 mod packets;
 mod probes;
