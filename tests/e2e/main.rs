@@ -10,4 +10,5 @@ mod same_network;
 mod support;
 mod taps;
 mod traffic;
+mod uplink;
 mod world;
