@@ -19,4 +19,5 @@ mod same_network;
 mod support;
 mod taps;
 mod traffic;
+mod uplink;
 mod world;
