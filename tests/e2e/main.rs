@@ -12,6 +12,7 @@ mod probes;
 mod processes;
 mod sockets;
 mod store;
+mod sockets;
 mod support;
 mod taps;
 mod uplink;

@@ -4,7 +4,6 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Instant;
 
 use wharf::io::host_listen::{Listener, Transport};
 use wharf::io::host_sockets::Features;
@@ -97,15 +96,12 @@ fn tcp_out(features: Features) {
     serving(&mut uplink, || {
         for address in addresses() {
             let (listener, to) = listener_in(&outside, address);
-            let began = Instant::now();
             let inner = connect_in(&container.ns, to);
             let (outer, _) = listener.accept().unwrap();
             both_ways(&inner, &outer, BYTES);
-            println!("{address}: {BYTES} bytes each way in {:?}", began.elapsed());
         }
     });
     assert_eq!(uplink.flows.tcp_flows().filter(|flow| flow.is_open()).count(), 0);
-    println!("{:?}", uplink.flows.stats());
 }
 
 #[test]

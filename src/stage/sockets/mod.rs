@@ -130,7 +130,7 @@ impl SocketFlows {
                 segment,
             } => {
                 let datagram = udp::Datagram { slot, from, to, segment };
-                self.udp.clients.from_listener(listener, datagram, frame, shared, out);
+                self.udp.clients.received(listener, &datagram, frame, shared, out);
             }
             SocketEvent::Connected { socket, .. }
             | SocketEvent::Failed { socket, .. }

@@ -37,7 +37,7 @@ pub(in crate::stage::sockets) struct Datagram {
 pub(in crate::stage::sockets) struct Clients {
     listeners: HashMap<ListenerId, Published>,
     /// Clients by the key under which the container answers them.
-    clients: HashMap<FlowKey, Client>,
+    by_key: HashMap<FlowKey, Client>,
     /// Keys by listener and client, for what arrives.
     keys: HashMap<(ListenerId, Addr, u16), FlowKey>,
     /// When idle clients were last looked for.
@@ -51,7 +51,7 @@ impl Clients {
 
     pub(in crate::stage::sockets) fn unpublish(&mut self, listener: ListenerId) {
         if self.listeners.remove(&listener).is_some() {
-            self.clients.retain(|_, client| client.listener != listener);
+            self.by_key.retain(|_, client| client.listener != listener);
             self.keys.retain(|(of, ..), _| *of != listener);
         }
     }
@@ -64,7 +64,7 @@ impl Clients {
         now: Time,
         out: &mut SocketOutput,
     ) -> bool {
-        let Some(client) = self.clients.get_mut(key) else { return false };
+        let Some(client) = self.by_key.get_mut(key) else { return false };
         client.used = now;
         // Answers to one client in a row make a train, if nothing came between.
         let mut hint = (out.calls.len() as u32).wrapping_sub(1);
@@ -84,15 +84,15 @@ impl Clients {
     }
 
     /// Takes in a datagram, or a train, from a client of a published port.
-    pub(in crate::stage::sockets) fn from_listener(
+    pub(in crate::stage::sockets) fn received(
         &mut self,
         listener: ListenerId,
-        datagram: Datagram,
+        datagram: &Datagram,
         mut frame: FrameMut<'_>,
         shared: &mut Shared,
         out: &mut SocketOutput,
     ) {
-        let Some(key) = self.client(listener, &datagram, shared) else {
+        let Some(key) = self.client(listener, datagram, shared) else {
             self.incoming(listener, out);
             return;
         };
@@ -118,14 +118,14 @@ impl Clients {
     ) -> Option<FlowKey> {
         let from = datagram.from;
         if let Some(key) = self.keys.get(&(listener, from.addr, from.port)) {
-            if let Some(client) = self.clients.get_mut(key) {
+            if let Some(client) = self.by_key.get_mut(key) {
                 client.used = shared.now;
                 client.local = datagram.to;
             }
             return Some(*key);
         }
         self.sweep(shared);
-        if self.clients.len() >= SOCKET_UDP_CLIENTS_MAX {
+        if self.by_key.len() >= SOCKET_UDP_CLIENTS_MAX {
             shared.stats.limits_met += 1;
             return None;
         }
@@ -142,16 +142,16 @@ impl Clients {
             scope: Scope::Routed,
         };
         let mut keys = publish::ports_to_show(from).map(|dst_port| FlowKey { dst_port, ..key });
-        let key = keys.find(|key| !self.clients.contains_key(key))?;
+        let key = keys.find(|key| !self.by_key.contains_key(key))?;
         let (real, local, used) = (from, datagram.to, shared.now);
-        self.clients.insert(key, Client { listener, real, local, used });
+        self.by_key.insert(key, Client { listener, real, local, used });
         self.keys.insert((listener, from.addr, from.port), key);
         Some(key)
     }
 
     /// Forgets idle clients: when the table is full, and once a timeout while new ones come.
     fn sweep(&mut self, shared: &Shared) {
-        let full = self.clients.len() >= SOCKET_UDP_CLIENTS_MAX;
+        let full = self.by_key.len() >= SOCKET_UDP_CLIENTS_MAX;
         let often = if full { Span::from_secs(1) } else { TIMEOUT };
         if shared.now.since(self.swept) < often {
             return;
@@ -159,7 +159,7 @@ impl Clients {
         self.swept = shared.now;
         let idle = |client: &Client| shared.now.since(client.used) >= TIMEOUT;
         let keys = &mut self.keys;
-        self.clients.retain(|_, client| {
+        self.by_key.retain(|_, client| {
             let stays = !idle(client);
             if !stays {
                 keys.remove(&(client.listener, client.real.addr, client.real.port));
