@@ -56,6 +56,11 @@ impl Clients {
         }
     }
 
+    /// Whether that key is a client's.
+    pub(super) fn knows(&self, key: &FlowKey) -> bool {
+        self.by_key.contains_key(key)
+    }
+
     /// Sends a container's datagram to the client of that key; `false` if there is none.
     pub(super) fn answer(
         &mut self,

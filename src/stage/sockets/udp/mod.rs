@@ -164,7 +164,7 @@ impl UdpFlows {
     }
 
     pub(super) fn knows_client(&self, key: &FlowKey) -> bool {
-        self.clients.contains_key(key)
+        self.clients.knows(key)
     }
 
     /// Takes in a datagram, or a super-frame of them, from a container.
