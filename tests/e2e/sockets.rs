@@ -10,8 +10,8 @@ use wharf::io::host_sockets::Features;
 use wharf::io::netlink::Netlink;
 use wharf::io::netns::{NetNs, in_namespace};
 
+use crate::socket_loop::{Uplink, container};
 use crate::support::{PATIENCE, configure, connect_in, isolated, listener_in, udp_in};
-use crate::uplink::{Uplink, container};
 
 /// What is sent each way.
 const BYTES: usize = 64 << 20;
@@ -138,9 +138,13 @@ fn a_published_port_shows_the_client_s_address_and_the_container_decides() {
             serving(&mut uplink, || {
                 for (inner, host) in [("10.0.0.2", "192.0.2.1"), ("fd10::2", "2001:db8::1")] {
                     let to = (host.parse::<IpAddr>().unwrap(), port).into();
-                    let refused = connect_in(&outside, to);
-                    refused.set_read_timeout(Some(PATIENCE)).unwrap();
-                    let error = (&refused).read(&mut [0]).unwrap_err();
+                    // The kernel accepts before we can ask the container, so the reset comes a moment after.
+                    let refused = || {
+                        let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+                        stream.set_read_timeout(Some(PATIENCE))?;
+                        stream.read(&mut [0])
+                    };
+                    let error = in_namespace(&outside, refused).unwrap().unwrap_err();
                     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "nobody listens");
 
                     let inner: IpAddr = inner.parse().unwrap();
