@@ -12,6 +12,7 @@ mod packets;
 mod probes;
 mod processes;
 mod same_network;
+mod socket_loop;
 mod sockets;
 mod store;
 mod support;
