@@ -68,7 +68,7 @@ pub(crate) struct Daemon {
     /// /var/lib/wharf for root, $XDG_STATE_HOME/wharf otherwise.
     #[arg(long, value_name = "DIR", env = "WHARF_STATE_DIR", hide_env_values = true)]
     state_dir: Option<PathBuf>,
-    /// Way out of networks that name none: packet:IFACE or none
+    /// Way out of networks that name none: sockets, packet:IFACE or none
     #[arg(long, value_name = "UPLINK", value_parser = uplink)]
     uplink: Option<String>,
     /// Worker threads
