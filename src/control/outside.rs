@@ -43,6 +43,11 @@ pub trait Keeper: Send + fmt::Debug {
     /// Keeps them no longer.
     fn forget(&mut self, key: &str) -> Result<(), String>;
 
+    /// Keeps nothing any more and ends.
+    fn release(&mut self) -> Result<(), String> {
+        Ok(())
+    }
+
     /// Gives back all that is kept and whose link still exists; keeps on keeping it.
     fn recover(&mut self) -> Result<Vec<(String, Vec<Tap>)>, String>;
 }

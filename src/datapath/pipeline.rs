@@ -41,6 +41,20 @@ impl Datapath {
     /// not have (any more) has its frames dropped as `port-gone`.
     pub fn frames(&mut self, now: Time, ingress: PortId, batch: &mut FrameBatch, out: &mut Output) {
         self.totals.batch(batch.len());
+        let counters = self.port_counters(ingress);
+        counters.rx_frames += batch.len() as u64;
+        counters.rx_bytes += batch.lens().sum::<usize>() as u64;
+        self.process(now, ingress, batch, out);
+    }
+
+    /// The same for frames that have been counted.
+    pub(super) fn process(
+        &mut self,
+        now: Time,
+        ingress: PortId,
+        batch: &mut FrameBatch,
+        out: &mut Output,
+    ) {
         let mut scratch = std::mem::take(&mut self.scratch);
         self.parse(ingress, batch, &mut scratch);
         for (index, slot) in scratch.slots.iter().enumerate() {
@@ -67,10 +81,9 @@ impl Datapath {
             return;
         };
         let (domain, router_mac) = (entry.port.domain, entry.router_mac);
-        let (mut bytes, seed) = (0, self.seed);
+        let seed = self.seed;
         for index in 0..batch.len() {
             let frame = batch.bytes(index);
-            bytes += frame.len() as u64;
             let slot = Parsed::new(frame).and_then(|parsed| {
                 batch.offload(index).check(&parsed)?;
                 let scope =
@@ -86,8 +99,5 @@ impl Datapath {
             });
             scratch.slots.push(slot);
         }
-        let counters = self.port_counters(ingress);
-        counters.rx_frames += batch.len() as u64;
-        counters.rx_bytes += bytes;
     }
 }

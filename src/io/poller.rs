@@ -44,6 +44,8 @@ pub struct Ready {
     pub readable: bool,
     /// A write will not block.
     pub writable: bool,
+    /// The other side of a stream has ended its half.
+    pub hangup: bool,
     /// An error condition: of a TAP, that its interface is gone.
     pub error: bool,
 }
@@ -112,6 +114,7 @@ impl Poller {
                 token: Token(event.token().0 as u64),
                 readable: event.is_readable() || event.is_read_closed() || error,
                 writable: event.is_writable() || event.is_write_closed() || error,
+                hangup: event.is_read_closed(),
                 error,
             }
         }));

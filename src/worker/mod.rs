@@ -9,6 +9,7 @@ pub mod command;
 mod down;
 mod ports;
 mod run;
+mod sockets;
 
 use std::io;
 use std::thread::JoinHandle;

@@ -3,11 +3,20 @@
 
 mod attach;
 mod gone;
+mod commands;
+mod control;
+#[path = "../common/daemon.rs"]
+mod harness;
 mod holder;
 mod lease;
 mod packets;
 mod probes;
 mod processes;
+mod sockets;
+mod store;
+mod support;
+mod taps;
+mod uplink;
 mod same_network;
 mod support;
 mod survival;
