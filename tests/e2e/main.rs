@@ -2,22 +2,20 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod attach;
-mod gone;
 mod commands;
 mod control;
+mod gone;
 #[path = "../common/daemon.rs"]
 mod harness;
 mod holder;
 mod lease;
+mod packet_uplink;
 mod packets;
 mod probes;
 mod processes;
+mod same_network;
 mod sockets;
 mod store;
-mod support;
-mod taps;
-mod uplink;
-mod same_network;
 mod support;
 mod survival;
 mod taps;
