@@ -4,9 +4,11 @@
 mod attach;
 mod commands;
 mod control;
+mod gone;
 #[path = "../common/daemon.rs"]
 mod harness;
 mod holder;
+mod lease;
 mod packet_uplink;
 mod packets;
 mod probes;
@@ -16,12 +18,7 @@ mod socket_loop;
 mod sockets;
 mod store;
 mod support;
-mod sockets;
-mod store;
-mod support;
-mod support;
-mod taps;
+mod survival;
 mod taps;
 mod traffic;
-mod uplink;
 mod world;
