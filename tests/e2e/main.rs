@@ -6,7 +6,7 @@ mod holder;
 mod packets;
 mod probes;
 mod processes;
-mod support;
 mod sockets;
+mod support;
 mod taps;
 mod uplink;
