@@ -100,9 +100,19 @@ impl Keeper for HolderKeeper {
         }
         Ok(alive)
     }
+
+    fn release(&mut self) -> Result<(), String> {
+        // It serves one at a time: while this connection stands, another one is refused.
+        if let Some(client) = self.client.take()
+            && client.quit().is_ok()
+        {
+            return Ok(());
+        }
+        release(&self.socket).map_err(|e| e.to_string())
+    }
 }
 
-/// Lets go of everything that is held: the containers' interfaces disappear.
+/// Lets go of everything that is held, when no daemon runs: the containers' interfaces disappear.
 pub fn release(socket: &Path) -> Result<(), HolderError> {
     match HolderClient::connect(socket) {
         Ok(client) => client.quit(),

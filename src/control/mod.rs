@@ -157,6 +157,11 @@ impl Control {
         self.settings.queues
     }
 
+    /// Lets the TAPs go with this daemon: nothing keeps them for the next one.
+    pub fn release(&mut self) -> Result<(), String> {
+        self.outside.keeper.release()
+    }
+
     fn now(&self) -> u64 {
         (self.settings.clock)()
     }

@@ -45,6 +45,9 @@ pub trait Keeper: Send + fmt::Debug {
 
     /// Gives back all that is kept and whose link still exists; keeps on keeping it.
     fn recover(&mut self) -> Result<Vec<(String, Vec<Tap>)>, String>;
+
+    /// Keeps nothing any more, and ends.
+    fn release(&mut self) -> Result<(), String>;
 }
 
 /// Keeps nothing: a daemon's end is the end of its endpoints.
@@ -62,6 +65,10 @@ impl Keeper for NoKeeper {
 
     fn recover(&mut self) -> Result<Vec<(String, Vec<Tap>)>, String> {
         Ok(Vec::new())
+    }
+
+    fn release(&mut self) -> Result<(), String> {
+        Ok(())
     }
 }
 

@@ -33,7 +33,7 @@ use crate::api::server::{self, Hooks};
 use crate::api::types::StopRequest;
 use crate::attach::server::Access;
 use crate::control::config::{Config, ConfigError, DefaultUplink, Paths};
-use crate::control::keeper::{self, HolderKeeper};
+use crate::control::keeper::HolderKeeper;
 use crate::control::netstate::SystemHost;
 
 use crate::control::store::redb::RedbStore;
@@ -290,12 +290,12 @@ fn ready(dir: &RuntimeDir, ready_fd: Option<OwnedFd>) {
 fn end(dir: &RuntimeDir, request: StopRequest, control: &Mutex<Control>) {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     // Held to the end: no attacher is left half done, and nothing changes any more.
-    let _control = control.lock();
+    let mut control = control.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     for socket in [dir.api_socket(), dir.attach_socket()] {
         let _ = std::fs::remove_file(socket);
     }
     if request.release
-        && let Err(error) = keeper::release(&dir.holder_socket())
+        && let Err(error) = control.release()
     {
         tracing::error!(%error, "the containers' interfaces stay");
     }
