@@ -4,9 +4,9 @@
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-/// Runs `wharf` with a runtime directory in which no daemon is.
+/// Runs `wharf` with a runtime directory in which no daemon is, nor can be.
 fn wharf(arguments: &[&str]) -> Output {
-    wharf_in(Path::new("/nonexistent/wharf"), arguments)
+    wharf_in(Path::new("/dev/null/wharf"), arguments)
 }
 
 fn wharf_in(runtime_dir: &Path, arguments: &[&str]) -> Output {
@@ -123,7 +123,7 @@ fn without_a_daemon_every_command_says_so_and_what_to_do() {
         let output = wharf(arguments);
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", stderr(&output));
         let text = stderr(&output);
-        let first = "wharf: no daemon is running at /nonexistent/wharf/api.sock\n";
+        let first = "wharf: no daemon is running at /dev/null/wharf/api.sock\n";
         assert!(text.starts_with(first), "{arguments:?}: {text}");
         assert!(text.contains("\nhint: start one with `wharf daemon --background`"), "{text}");
         assert_eq!(text.lines().count(), 2, "{text}");
@@ -132,12 +132,13 @@ fn without_a_daemon_every_command_says_so_and_what_to_do() {
 }
 
 #[test]
-fn run_without_a_daemon_fails_as_docker_does_and_starts_nothing() {
-    for arguments in [
-        &["run", "touch", "/nonexistent/x"][..],
-        &["exec", "web", "true"],
-        &["run", "--network", "container:web", "true"],
-    ] {
+fn what_keeps_run_from_starting_is_wharf_s_failure_as_docker_has_it() {
+    let output = wharf(&["run", "true"]);
+    assert_eq!(output.status.code(), Some(125), "{}", stderr(&output));
+    let text = "wharf: cannot use the directory /dev/null/wharf: Not a directory";
+    assert!(stderr(&output).starts_with(text), "{}", stderr(&output));
+    for arguments in [&["exec", "web", "true"][..], &["run", "--network", "container:web", "true"]]
+    {
         let output = wharf(arguments);
         assert_eq!(output.status.code(), Some(125), "{arguments:?}: {}", stderr(&output));
         assert!(stderr(&output).starts_with("wharf: no daemon is running"));

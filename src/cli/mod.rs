@@ -114,7 +114,8 @@ enum Command {
 /// Parses the arguments, runs the command and gives the exit code. Usage errors, `--help` and
 /// `--version` are clap's own: it prints and exits with 2 or 0.
 pub fn main() -> u8 {
-    let cli = Cli::parse();
+    let mut cli = Cli::parse();
+    cli.global.settle();
     match dispatch(cli) {
         Ok(code) => code,
         Err(failure) => failure.report(),

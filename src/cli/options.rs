@@ -40,6 +40,12 @@ pub(crate) struct Global {
 }
 
 impl Global {
+    /// Settles where the daemon is. Before anything else: in a user namespace this process is another
+    /// user, whose directory would be another one.
+    pub(crate) fn settle(&mut self) {
+        self.runtime_dir = Some(self.runtime_dir().path().to_owned());
+    }
+
     /// Where the daemon is.
     pub(crate) fn runtime_dir(&self) -> RuntimeDir {
         let dir = self.runtime_dir.clone().filter(|dir| !dir.as_os_str().is_empty());

@@ -46,6 +46,7 @@ pub(super) fn network(state: &State, network: &NetworkState) -> Delta {
         isolated: record.isolated,
         internal: record.internal,
         uplink: uplink_of(state, record),
+        host_loopback: record.host_loopback,
         host_port: record.host.as_ref().map(|h| h.port),
     }))
 }

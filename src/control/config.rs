@@ -163,7 +163,7 @@ fn no_twins<'a>(key: &str, names: impl Iterator<Item = &'a String>) -> Result<()
 
 fn parse_error(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
     let start = error.span().map_or(0, |s| s.start.min(text.len()));
-    let line = text.as_bytes()[..start].iter().filter(|b| **b == b'\n').count();
+    let line = text.bytes().take(start).filter(|b| *b == b'\n').count();
     ConfigError::Parse {
         path: path.to_owned(),
         line: line + 1,

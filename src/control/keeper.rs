@@ -6,7 +6,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use super::outside::Keeper;
@@ -75,6 +75,18 @@ impl Keeper for HolderKeeper {
         client.drop_entry(key).map_err(|e| e.to_string())
     }
 
+    fn release(&mut self) -> Result<(), String> {
+        let client = match self.client.take() {
+            Some(client) => client,
+            None => match HolderClient::connect(&self.socket) {
+                Ok(client) => client,
+                Err(HolderError::Connection(FdPassError::NotListening { .. })) => return Ok(()),
+                Err(error) => return Err(error.to_string()),
+            },
+        };
+        client.quit().map_err(|e| e.to_string())
+    }
+
     fn recover(&mut self) -> Result<Vec<(String, Vec<Tap>)>, String> {
         let client = match HolderClient::connect(&self.socket) {
             Ok(client) => client,
@@ -99,24 +111,5 @@ impl Keeper for HolderKeeper {
             }
         }
         Ok(alive)
-    }
-
-    fn release(&mut self) -> Result<(), String> {
-        // It serves one at a time: while this connection stands, another one is refused.
-        if let Some(client) = self.client.take()
-            && client.quit().is_ok()
-        {
-            return Ok(());
-        }
-        release(&self.socket).map_err(|e| e.to_string())
-    }
-}
-
-/// Lets go of everything that is held, when no daemon runs: the containers' interfaces disappear.
-pub fn release(socket: &Path) -> Result<(), HolderError> {
-    match HolderClient::connect(socket) {
-        Ok(client) => client.quit(),
-        Err(HolderError::Connection(FdPassError::NotListening { .. })) => Ok(()),
-        Err(error) => Err(error),
     }
 }

@@ -9,11 +9,13 @@
 //! All of it is synchronous. The daemon keeps one [`Control`] behind a mutex for the REST server, the
 //! attach thread and the thread that reads the workers' notices.
 
+mod attaching;
 mod compile;
 pub mod config;
 mod endpoints;
 mod error;
 mod events;
+mod host_port;
 mod host_ports;
 pub mod ipam;
 pub mod keeper;
@@ -30,6 +32,7 @@ mod random;
 mod reconcile;
 mod state;
 pub mod store;
+mod subnets;
 mod uplinks;
 pub mod workers;
 
@@ -152,14 +155,18 @@ impl Control {
         self.events.listen(listener);
     }
 
+    /// Gives up every endpoint and what keeps TAPs across a restart: a daemon that ends for good.
+    pub fn release(&mut self) -> Result<(), ControlError> {
+        for endpoint in self.endpoints() {
+            self.detach(&endpoint.id, None, "the daemon ended and released it")?;
+        }
+        let failed = |why| ControlError::System(std::io::Error::other(why));
+        self.outside.keeper.release().map_err(failed)
+    }
+
     /// Queues that a TAP must have.
     pub fn queues(&self) -> usize {
         self.settings.queues
-    }
-
-    /// Lets the TAPs go with this daemon: nothing keeps them for the next one.
-    pub fn release(&mut self) -> Result<(), String> {
-        self.outside.keeper.release()
     }
 
     fn now(&self) -> u64 {
@@ -209,3 +216,6 @@ impl Control {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

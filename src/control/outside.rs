@@ -43,11 +43,13 @@ pub trait Keeper: Send + fmt::Debug {
     /// Keeps them no longer.
     fn forget(&mut self, key: &str) -> Result<(), String>;
 
+    /// Keeps nothing any more and ends.
+    fn release(&mut self) -> Result<(), String> {
+        Ok(())
+    }
+
     /// Gives back all that is kept and whose link still exists; keeps on keeping it.
     fn recover(&mut self) -> Result<Vec<(String, Vec<Tap>)>, String>;
-
-    /// Keeps nothing any more, and ends.
-    fn release(&mut self) -> Result<(), String>;
 }
 
 /// Keeps nothing: a daemon's end is the end of its endpoints.
@@ -65,10 +67,6 @@ impl Keeper for NoKeeper {
 
     fn recover(&mut self) -> Result<Vec<(String, Vec<Tap>)>, String> {
         Ok(Vec::new())
-    }
-
-    fn release(&mut self) -> Result<(), String> {
-        Ok(())
     }
 }
 

@@ -6,8 +6,8 @@ use super::Control;
 use super::compile::DEFAULT;
 use super::config::{Config, DefaultUplink};
 use super::error::ControlError;
+use super::host_port::{host_interface, host_key};
 use super::model::{EventKind, NetworkSpec, NetworkUpdate, PacketSpec, UplinkKind, UplinkSpec};
-use super::networks::{host_interface, host_key};
 use super::state::UplinkState;
 use super::store::record::{
     EndpointRecord, NetworkRecord, PublicationRecord, Record, UplinkRecord,
@@ -142,7 +142,7 @@ impl Control {
                 None => Err("its TAP is gone".to_owned()),
             };
             match claimed {
-                Ok(taps) => self.resume(&record, taps, publications),
+                Ok(taps) => self.resume(&record, taps, &publications),
                 Err(why) => {
                     self.state.ports.give_back(record.port.0);
                     self.lose(&record, &why);
@@ -170,7 +170,7 @@ impl Control {
         &mut self,
         record: &EndpointRecord,
         taps: Vec<Tap>,
-        publications: Vec<PublicationRecord>,
+        publications: &[PublicationRecord],
     ) {
         let uso = taps.first().is_some_and(|t| t.offload().uso);
         self.install_endpoint(record, uso, publications);

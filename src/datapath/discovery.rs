@@ -177,7 +177,11 @@ impl Datapath {
             // by the way and need not ask in turn. And it can answer although it has no link-local
             // address yet.
             let own = own.filter(|_| !addr.is_link_local());
-            ndp::solicitation((mac, own.unwrap_or_else(|| crate::config::link_local(mac))), addr, to)
+            ndp::solicitation(
+                (mac, own.unwrap_or_else(|| crate::config::link_local(mac))),
+                addr,
+                to,
+            )
         };
         self.emit_owned(port, question, out);
     }

@@ -20,6 +20,8 @@ pub(super) enum HopKey {
     Station(PortId, Mac),
     /// Routed to a neighbour whose MAC is asked for.
     Neighbour(PortId, Addr),
+    /// To the flows of the socket uplink, which want the packet as it came.
+    Sockets(PortId),
 }
 
 /// One next hop.
@@ -31,7 +33,7 @@ pub(super) struct Hop {
     /// Whom it comes from, when routed.
     pub(super) src_mac: Mac,
     pub(super) mtu: u16,
-    /// Until when the MAC may be used without asking; a configured one for ever.
+    /// Until when it may be used without asking; a configured or learned MAC until it changes.
     pub(super) fresh_until: Time,
     refs: u32,
 }
@@ -40,8 +42,16 @@ impl Hop {
     #[inline]
     pub(super) fn port(&self) -> PortId {
         match self.key {
-            HopKey::Bridge(port, _) | HopKey::Station(port, _) | HopKey::Neighbour(port, _) => port,
+            HopKey::Bridge(port, _)
+            | HopKey::Station(port, _)
+            | HopKey::Neighbour(port, _)
+            | HopKey::Sockets(port) => port,
         }
+    }
+
+    #[inline]
+    pub(super) fn is_sockets(&self) -> bool {
+        matches!(self.key, HopKey::Sockets(_))
     }
 
     #[inline]
@@ -71,11 +81,13 @@ impl HopTable {
             hop.refs += 1;
             hop.src_mac = src_mac;
             hop.mtu = mtu;
+            self.settled(HopId(id));
             return HopId(id);
         }
         let (dst_mac, fresh_until) = match key {
             HopKey::Bridge(_, mac) | HopKey::Station(_, mac) => (mac, Time(u64::MAX)),
             HopKey::Neighbour(..) => (Mac::ZERO, Time::ZERO),
+            HopKey::Sockets(_) => (Mac::ZERO, Time(u64::MAX)),
         };
         let hop = Hop { key, dst_mac, src_mac, mtu, fresh_until, refs: 1 };
         let id = if let Some(id) = self.free.pop() {
@@ -87,6 +99,14 @@ impl HopTable {
         };
         self.index.insert(key, id);
         HopId(id)
+    }
+
+    /// Counts one more user of a hop in use.
+    pub(super) fn again(&mut self, id: HopId) -> HopId {
+        if let Some(hop) = self.hops.get_mut(id.0 as usize) {
+            hop.refs += 1;
+        }
+        id
     }
 
     /// Counts one user less.
@@ -113,6 +133,20 @@ impl HopTable {
     pub(super) fn doubt(&mut self, port: PortId, addr: Addr) {
         if let Some(&id) = self.index.get(&HopKey::Neighbour(port, addr)) {
             self.hops[id as usize].fresh_until = Time::ZERO;
+        }
+    }
+
+    /// A station of a domain moved from `port`: flows that go there look for it again.
+    pub(super) fn moved(&mut self, port: PortId, mac: Mac) {
+        if let Some(&id) = self.index.get(&HopKey::Bridge(port, mac)) {
+            self.hops[id as usize].fresh_until = Time::ZERO;
+        }
+    }
+
+    /// The station of a hop inside a domain is where it was.
+    pub(super) fn settled(&mut self, id: HopId) {
+        if let Some(hop) = self.hops.get_mut(id.0 as usize).filter(|hop| !hop.is_routed()) {
+            hop.fresh_until = Time(u64::MAX);
         }
     }
 

@@ -78,6 +78,7 @@ impl Datapath {
             }
         }
         match route.next_hop {
+            NextHop::Sockets => notes.note("sockets", || "ends in a socket of the host".to_owned()),
             NextHop::Station(mac) => notes.note("neighbour", || format!("known: {mac}")),
             NextHop::Neighbour(addr) => {
                 let mut known = self.neighbours.entries(now);
@@ -104,6 +105,7 @@ fn report(notes: Notes, decision: Decision, datapath: &Datapath) -> TraceReport 
             None,
         ),
         Decision::Gateway => ("for the gateway itself".to_owned(), true, None),
+        Decision::Host(port) => (format!("delivered to {}", name(port)), true, None),
         Decision::OwnAddress(_) => (
             "for our own address on the uplink, where nothing is published".to_owned(),
             false,

@@ -9,8 +9,10 @@ use crate::datapath::inspect::{
     FdbInfo, FlowFilter, FlowInfo, NeighbourInfo, PortStats, RouteInfo, TraceReport, TraceRequest,
     WorkerStats,
 };
+use crate::io::host_listen::Listener;
 use crate::io::packet::PacketSocket;
 use crate::io::tap::Tap;
+use crate::stage::sockets::{ListenerId, Published};
 
 /// A message to a worker. Commands are handled in order, between batches.
 #[derive(Debug)]
@@ -25,6 +27,10 @@ pub enum Command {
     RemoveIo(PortId),
     /// Ask an uplink's port for an address by DHCP and router advertisements.
     Configure(UplinkId, PortId),
+    /// A listening or bound socket whose clients are for a container.
+    AddListener(Listener, Published),
+    /// Close such a socket.
+    RemoveListener(ListenerId),
     /// A question.
     Query(Query, Sender<Answer>),
     /// End.

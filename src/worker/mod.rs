@@ -8,6 +8,7 @@ mod clock;
 pub mod command;
 mod ports;
 mod run;
+mod sockets;
 
 use std::io;
 use std::thread::JoinHandle;

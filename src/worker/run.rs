@@ -7,13 +7,17 @@
 use crossbeam_channel::{Receiver, Sender};
 
 use super::ports::{Device, Drained, PortIo, Written};
+use super::sockets::Sockets;
 use super::{Answer, Clock, Command, Notice, Query, WAKER};
 use crate::base::hash::Seed;
 use crate::base::ids::PortId;
 use crate::base::time::{Span, Time};
 use crate::datapath::{Datapath, Event, FrameRef, OutFrame, Output};
+use crate::io::host_listen::{Listener, Transport};
+use crate::io::host_sockets::HostSockets;
 use crate::io::poller::{Poller, Ready, Token, Wish};
 use crate::packet::{DropReason, FrameBatch};
+use crate::stage::sockets::Published;
 
 /// A poll costs a system call (some 300 ns); a turn of one busy port costs ten times that.
 const TURNS_BETWEEN_POLLS: u32 = 4;
@@ -41,6 +45,7 @@ pub(super) struct Loop {
     refused: Vec<DropReason>,
     batch: FrameBatch,
     out: Output,
+    sockets: Sockets,
     wakeups: u64,
     /// When timers are looked at next.
     timers_at: Time,
@@ -67,6 +72,7 @@ impl Loop {
             refused: Vec::new(),
             batch: FrameBatch::new(),
             out: Output::default(),
+            sockets: Sockets::new(),
             wakeups: 0,
             timers_at: Time::ZERO,
             stop: false,
@@ -96,7 +102,9 @@ impl Loop {
         self.poller.wait(timeout, &mut self.events)?;
         self.wakeups += 1;
         for event in std::mem::take(&mut self.events).drain(..) {
-            if event.token != WAKER {
+            if HostSockets::owns(event.token) {
+                self.socket_ready(event);
+            } else if event.token != WAKER {
                 self.note(event);
             }
         }
@@ -120,6 +128,30 @@ impl Loop {
         }
         if event.writable && port.has_queue() {
             self.flush_blocked(id);
+        }
+    }
+
+    /// Something happened to a socket of the host.
+    fn socket_ready(&mut self, event: Ready) {
+        let now = self.clock.now();
+        for event in self.sockets.ready(&event).into_iter().flatten() {
+            self.datapath.socket_event(now, event, &mut self.out);
+        }
+        self.datapath.flush_sockets(now, &mut self.out);
+        // No frame of a batch is meant by what comes of this.
+        self.batch.clear();
+        self.flush(now);
+    }
+
+    fn listen(&mut self, listener: Listener, published: Published) {
+        let stream = listener.transport() == Transport::Tcp;
+        let id = published.listener;
+        // Known to the data path before the first client can be.
+        self.datapath.serve_listener(published, stream);
+        if let Err(error) = self.sockets.add(&self.poller, id, listener) {
+            self.datapath.drop_listener(id);
+            let _ =
+                self.notices.send(Notice::Failed(format!("watching a published port: {error}")));
         }
     }
 
@@ -147,7 +179,8 @@ impl Loop {
         }
         if !self.batch.is_empty() {
             self.datapath.frames(now, id, &mut self.batch, &mut self.out);
-            self.flush();
+            self.datapath.flush_sockets(now, &mut self.out);
+            self.flush(now);
         }
         if drained == Drained::Dead {
             self.dead(id);
@@ -155,8 +188,22 @@ impl Loop {
         drained == Drained::Full
     }
 
-    /// Writes what the data path wants to leave.
-    fn flush(&mut self) {
+    /// Writes what the data path wants to leave, and does what it wants of sockets.
+    fn flush(&mut self, now: Time) {
+        self.write_frames();
+        if !self.out.sockets.is_empty() {
+            let Self { sockets, datapath, poller, batch, out, ports, .. } = self;
+            sockets.work(now, datapath, poller, batch, out, |id, frame| {
+                let Some(port) = port_of(ports, id) else {
+                    return Written::Refused(DropReason::PortDown);
+                };
+                port.write(frame)
+            });
+            self.write_frames();
+        }
+    }
+
+    fn write_frames(&mut self) {
         for OutFrame { port: id, frame } in self.out.frames.drain(..) {
             let Some(port) = port_of(&mut self.ports, id) else {
                 self.datapath.count_drop(id, DropReason::PortDown);
@@ -192,7 +239,7 @@ impl Loop {
         self.timers_at = now + TIMER_GRANULARITY;
         if self.datapath.next_deadline(now).is_some_and(|at| at <= now) {
             self.datapath.tick(now, &mut self.out);
-            self.flush();
+            self.flush(now);
         }
     }
 
@@ -213,8 +260,9 @@ impl Loop {
                 Command::Deltas(deltas) => {
                     let now = self.clock.now();
                     for delta in &deltas {
-                        self.datapath.apply(now, delta);
+                        self.datapath.apply(now, delta, &mut self.out);
                     }
+                    self.flush(now);
                 }
                 Command::AddTap(id, tap) => self.add(id, Device::Tap(tap)),
                 Command::AddPacket(id, socket) => self.add(id, Device::Packet(socket)),
@@ -222,7 +270,12 @@ impl Loop {
                 Command::Configure(uplink, port) => {
                     let now = self.clock.now();
                     self.datapath.configure(now, uplink, port, &mut self.out);
-                    self.flush();
+                    self.flush(now);
+                }
+                Command::AddListener(listener, published) => self.listen(listener, published),
+                Command::RemoveListener(id) => {
+                    self.sockets.remove(&self.poller, id);
+                    self.datapath.drop_listener(id);
                 }
                 Command::Query(query, reply) => {
                     // Whoever asked may have given up waiting.

@@ -2,11 +2,20 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod attach;
+mod commands;
+mod control;
+mod demo;
+#[path = "../common/daemon.rs"]
+mod harness;
 mod holder;
 mod packets;
 mod probes;
 mod processes;
+mod same_network;
 mod sockets;
+mod store;
 mod support;
 mod taps;
+mod traffic;
 mod uplink;
+mod world;

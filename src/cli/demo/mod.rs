@@ -19,6 +19,7 @@ mod check;
 mod daemon;
 mod icmp;
 mod keep;
+mod orphans;
 mod probe;
 mod rate;
 mod report;
@@ -39,6 +40,7 @@ use self::report::Report;
 use self::world::World;
 use super::options::{Format, Global};
 use super::output::{EXIT_FAILURE, Failure, Outcome};
+use crate::attach::holder::HolderClient;
 use crate::io::process::{self, Isolation, Network, SignalFd, SpawnError, prepare_network};
 use crate::io::random;
 
@@ -79,6 +81,7 @@ pub(crate) fn run(global: &Global, args: &Demo) -> Outcome {
 fn outside(global: &Global, args: &Demo) -> Outcome {
     // Before anything else, so that a signal in between is not lost.
     let signals = SignalFd::new(&SignalFd::FORWARDED)?;
+    orphans::adopt()?;
     let dir = Directory::make()?;
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("demo").arg("--inside").arg(&dir.0);
@@ -94,7 +97,9 @@ fn outside(global: &Global, args: &Demo) -> Outcome {
     .map_err(no_namespace)?;
     let code = child.wait_forwarding(&signals)?;
     // An orderly end has left no holder; after any other it holds nothing that anybody could use.
-    let _ = crate::control::keeper::release(&daemon::runtime_dir(&dir.0).holder_socket());
+    let holder = daemon::runtime_dir(&dir.0).holder_socket();
+    let _ = HolderClient::connect(&holder).and_then(HolderClient::quit);
+    orphans::collect();
     Ok(u8::try_from(code).unwrap_or(EXIT_FAILURE))
 }
 

@@ -185,7 +185,7 @@ fn check_line(style: Style, outcome: &Outcome) -> String {
     let mut text = format!("  {} {proto:<4} {family}  {sent:<PAIR_WIDTH$}  ", mark(style, *ok));
     match (seen, answer) {
         (Some(seen), _) if seen == sent => {
-            text += &format!("{:<w$}", "arrives so", w = PAIR_WIDTH + 8)
+            text += &format!("{:<w$}", "seen unchanged", w = PAIR_WIDTH + 8)
         }
         (Some(seen), _) => {
             text += &format!("seen as {}", paint(style, "36", &format!("{seen:<PAIR_WIDTH$}")));

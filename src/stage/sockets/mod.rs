@@ -14,6 +14,8 @@
 
 mod calls;
 mod forbidden;
+#[doc(hidden)]
+pub mod fuzz;
 mod headers;
 mod ping;
 mod publish;
@@ -43,7 +45,7 @@ use self::udp::UdpFlows;
 use crate::base::hash::Seed;
 use crate::base::ids::PortId;
 use crate::base::time::Time;
-use crate::packet::{DropReason, FrameMut, L3, Parsed};
+use crate::packet::{DropReason, FlowKey, FrameMut, L3, Parsed};
 use crate::wire::{icmp, ipv6};
 
 /// All flows of one worker's socket uplink.
@@ -205,6 +207,16 @@ impl SocketFlows {
     /// UDP flows, for showing.
     pub fn udp_flows(&self) -> impl Iterator<Item = &UdpFlow> {
         self.udp.iter()
+    }
+
+    /// Whether a container's packet with this key answers a client of one of its published ports. Such
+    /// a packet belongs here whatever its network's way out is.
+    pub fn answers_client(&self, key: &FlowKey) -> bool {
+        match key.proto {
+            ipv6::TCP => self.tcp.knows(key, &self.shared),
+            ipv6::UDP => self.udp.knows_client(key),
+            _ => false,
+        }
     }
 
     /// Number of TCP flows, UDP sockets and ping sockets.

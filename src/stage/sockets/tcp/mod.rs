@@ -127,6 +127,10 @@ impl TcpFlows {
         self.slab.iter().map(|(_, flow)| flow)
     }
 
+    pub(super) fn knows(&self, key: &FlowKey, shared: &Shared) -> bool {
+        self.find(key, shared).is_some()
+    }
+
     fn find(&self, key: &FlowKey, shared: &Shared) -> Option<u32> {
         let same = |slot: &u32| self.slab.at(*slot).is_some_and(|flow| flow.key == *key);
         self.index.find(key.hash(shared.seed), same).copied()
