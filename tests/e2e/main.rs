@@ -5,6 +5,7 @@ mod attach;
 mod commands;
 mod control;
 mod gone;
+mod demo;
 #[path = "../common/daemon.rs"]
 mod harness;
 mod holder;
@@ -19,6 +20,10 @@ mod sockets;
 mod store;
 mod support;
 mod survival;
+mod sockets;
+mod store;
+mod support;
 mod taps;
 mod traffic;
+mod uplink;
 mod world;
