@@ -28,7 +28,7 @@ const PATIENCE: Time = Time(1_200_000_000_000);
 
 /// How connections end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum End {
+pub(crate) enum End {
     /// Both send all they have and close their half.
     Close,
     /// The peer resets in the middle.
@@ -39,7 +39,7 @@ pub enum End {
 
 /// What is tried.
 #[derive(Clone, Debug)]
-pub struct Scenario {
+pub(crate) struct Scenario {
     pub v4: bool,
     /// Clients come to a published port, or the container connects.
     pub inbound: bool,
@@ -70,7 +70,7 @@ struct Progress {
     reset: bool,
 }
 
-pub struct World {
+pub(crate) struct World {
     dice: Dice,
     scenario: Scenario,
     now: Time,
@@ -96,7 +96,7 @@ fn stream(connection: usize, direction: usize, from: usize, len: usize) -> Vec<u
 }
 
 impl World {
-    pub fn new(dice: Dice, scenario: Scenario) -> Self {
+    pub(crate) fn new(dice: Dice, scenario: Scenario) -> Self {
         let s = &scenario;
         let outside: Addr = if s.v4 { "192.0.2.7" } else { "2001:db8::7" }.parse().unwrap();
         let client = SockAddr { addr: outside, port: 0 };
@@ -132,7 +132,7 @@ impl World {
         }
     }
 
-    pub fn run(mut self) {
+    pub(crate) fn run(mut self) {
         if self.scenario.inbound {
             self.event(SocketEvent::Incoming { listener: ListenerId(1) });
         }

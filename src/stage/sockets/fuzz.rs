@@ -4,7 +4,11 @@
 use std::sync::Arc;
 
 use super::headers::TcpFields;
-use super::*;
+use super::{
+    Delivery, Forbidden, FrameMut, FrameSlot, Inside, Link, ListenerId, Parsed, PortId, Published,
+    Room, Seed, SockAddr, SocketCall, SocketError, SocketEvent, SocketFlows, SocketId,
+    SocketOutput, Target, TcpState, Time, Via, headers, ipv6,
+};
 use crate::base::ids::DomainId;
 use crate::base::time::Span;
 use crate::packet::{Csum, FlowKey, FrameBatch, Gso, Offload, Scope};

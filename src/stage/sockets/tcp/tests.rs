@@ -119,8 +119,7 @@ impl Rig {
     }
 
     fn socket(&mut self) -> SocketId {
-        let id = self.flows.tcp_flows().next().unwrap().id;
-        id
+        self.flows.tcp_flows().next().unwrap().id
     }
 
     /// Answers a peek with `data`.
