@@ -295,7 +295,7 @@ fn start_control(
         host: Box::new(SystemHost { queues: QUEUES }),
     };
     let settings =
-        Settings { config, paths, clock: unix_millis, queues: QUEUES, socket_uplink: true };
+        Settings { config, paths, clock: unix_millis, queues: QUEUES };
     let control = Arc::new(Mutex::new(Control::new(settings, outside)?));
     dataplane::listen(notices, &control)?;
     Ok(control)

@@ -342,6 +342,10 @@ impl UdpFlows {
         self.listeners.insert(published.listener, published);
     }
 
+    pub(super) fn published(&mut self, id: ListenerId) -> Option<&mut Published> {
+        self.listeners.get_mut(&id)
+    }
+
     pub(super) fn unpublish(&mut self, listener: ListenerId, _shared: &mut Shared) {
         if self.listeners.remove(&listener).is_some() {
             self.clients.retain(|_, client| client.listener != listener);
