@@ -1,5 +1,6 @@
 //! The built program as a user meets it: what it prints, where, and how it ends. Nothing here needs a
 //! daemon or a right.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

@@ -1,5 +1,6 @@
 //! The built daemon and its API, without containers: needs no right and touches nothing but a
 //! temporary directory. What needs interfaces is in `tests/e2e`.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "common/daemon.rs"]
 mod harness;
@@ -148,7 +149,7 @@ fn events_are_followed_as_they_happen() {
     let lines = BufReader::new(follower.stdout.take().unwrap()).lines();
     let (sender, receiver) = mpsc::channel();
     let reader = std::thread::spawn(move || {
-        lines.map_while(Result::ok).for_each(|l| sender.send(l).unwrap())
+        lines.map_while(Result::ok).for_each(|l| sender.send(l).unwrap());
     });
     // The follower is heard of some time after it was started: the first few may be too early for it.
     let mut number = 0;

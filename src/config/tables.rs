@@ -53,7 +53,7 @@ impl Tables {
     }
 
     /// Makes every flow be judged again.
-    pub fn bump(&mut self) {
+    fn bump(&mut self) {
         self.generation = self.generation.next();
     }
 
@@ -136,6 +136,11 @@ impl Tables {
     /// Whether `addr` is one at which published ports answer: the host's, or ours on an uplink.
     pub fn is_host_addr(&self, addr: Addr) -> bool {
         self.host_addrs.contains(&addr) || self.uplinks.values().any(|u| u.is_ours(addr))
+    }
+
+    /// Whether `addr` is the host's and not ours: what is sent there may go to the host's own port.
+    pub fn is_host_only(&self, addr: Addr) -> bool {
+        self.host_addrs.contains(&addr) && !self.uplinks.values().any(|u| u.is_ours(addr))
     }
 
     /// Applies one change.

@@ -52,19 +52,70 @@ impl Datapath {
         frame: &mut Frame<'_>,
     ) -> Result<(), DropReason> {
         if let Some((index, direction)) = self.flows.lookup(&slot.key, slot.hash) {
-            let flow = self.flows.get(index);
-            let same = flow.port(direction) == frame.ingress
-                && flow.port(direction.flip()) == egress
-                && self
-                    .hops
-                    .get(flow.hops[direction.index()])
-                    .is_some_and(|hop| hop.dst_mac == slot.parsed.dst_mac && !hop.is_routed());
-            if same {
+            if self.is_still_bridged(index, direction, egress, slot, frame.ingress) {
+                let hop = self.flows.get(index).hops[direction.index()];
+                self.hops.settled(hop);
                 self.flows.get_mut(index).generation = self.tables.generation();
                 return self.track_and_send(index, direction, slot, frame);
             }
             self.remove_flow(frame.now, index);
         }
+        let (to, from) = (self.tables.entry(egress), self.tables.entry(frame.ingress));
+        let (Some(to), Some(from)) = (to, from) else { return Err(DropReason::PortGone) };
+        if to.guard.as_ref().is_some_and(|guard| !guard.may_answer(&slot.key)) {
+            // Its answers would be hits, and the guard would not see them: they must be asked for
+            // one by one.
+            self.emit(egress, frame.at, frame.batch, frame.out);
+            return Ok(());
+        }
+        // Whoever answers the host sends to the gateway's MAC, which means "to be routed".
+        let from_host = from.port.kind == PortKind::Host;
+        let scope = if from_host { Scope::Routed } else { Scope::Bridged };
+        let reply = slot.key.reversed(slot.key.domain, scope);
+        self.insert_bridged(egress, reply, slot, frame)
+    }
+
+    /// Whether a flow still goes from where this packet comes to where it shall go.
+    fn is_still_bridged(
+        &mut self,
+        index: FlowIndex,
+        direction: Direction,
+        egress: PortId,
+        slot: &Slot,
+        ingress: PortId,
+    ) -> bool {
+        let flow = self.flows.get(index);
+        let hop = self.hops.get(flow.hops[direction.index()]);
+        let same = flow.port(direction) == ingress
+            && flow.port(direction.flip()) == egress
+            && hop.is_some_and(|hop| hop.dst_mac == slot.parsed.dst_mac && !hop.is_routed());
+        let stale = flow.generation != self.tables.generation();
+        let by_router = flow.key(Direction::Initiator).scope == Scope::Routed;
+        same && (!by_router || !stale || self.judge_again(index))
+    }
+
+    /// To the host's own port, as it is: for the host, this is a neighbour on a wire.
+    pub(super) fn to_host(
+        &mut self,
+        port: &Port,
+        host: PortId,
+        slot: &Slot,
+        frame: &mut Frame<'_>,
+    ) -> Result<(), DropReason> {
+        if port.id == host || self.tables.port(host).is_none() {
+            return Err(DropReason::PortGone);
+        }
+        let reply = slot.key.reversed(slot.key.domain, Scope::Bridged);
+        self.insert_bridged(host, reply, slot, frame)
+    }
+
+    fn insert_bridged(
+        &mut self,
+        egress: PortId,
+        reply: FlowKey,
+        slot: &Slot,
+        frame: &mut Frame<'_>,
+    ) -> Result<(), DropReason> {
         let parsed = &slot.parsed;
         let there = HopKey::Bridge(egress, parsed.dst_mac);
         let back = HopKey::Bridge(frame.ingress, parsed.src_mac);
@@ -72,7 +123,6 @@ impl Datapath {
             self.hops.acquire(there, Mac::ZERO, u16::MAX),
             self.hops.acquire(back, Mac::ZERO, u16::MAX),
         ];
-        let reply = slot.key.reversed(slot.key.domain, Scope::Bridged);
         self.insert([slot.key, reply], [frame.ingress, egress], hops, None, slot, frame)
     }
 
@@ -225,7 +275,7 @@ impl Datapath {
         Err(DropReason::PortsExhausted)
     }
 
-    fn hop_there(&mut self, route: &Route) -> HopId {
+    pub(super) fn hop_there(&mut self, route: &Route) -> HopId {
         let (src_mac, mtu) = self.source_on(route.egress);
         let key = match route.next_hop {
             NextHop::Station(mac) => HopKey::Station(route.egress, mac),
@@ -236,7 +286,7 @@ impl Datapath {
     }
 
     /// The way back to the initiator: the station of a network, or a neighbour on an uplink.
-    fn hop_back(&mut self, port: &Port, initiator: Addr, mac: Mac) -> HopId {
+    pub(super) fn hop_back(&mut self, port: &Port, initiator: Addr, mac: Mac) -> HopId {
         let (src_mac, mtu) = self.source_on(port.id);
         let next = self.tables.uplink_of(port.domain).and_then(|u| u.next_hop(initiator));
         let key = match next {
@@ -297,7 +347,9 @@ impl Datapath {
         flow.hops = hops;
         flow.generation = self.tables.generation();
         flow.set_mapping(mapping);
-        if let Some(victim) = self.flows.make_room(frame.now) {
+        // Who has used his share must not cost another his flow.
+        let has_share = self.flows.has_share(ports[0]);
+        if let Some(victim) = has_share.then(|| self.flows.make_room(frame.now)).flatten() {
             release(&mut self.mappings, &mut self.hops, frame.now, &victim);
         }
         let index = match self.flows.insert(flow) {
@@ -331,8 +383,9 @@ impl Datapath {
             self.remove_flow(frame.now, index);
             return self.routed_with_ports(port, slot, frame);
         }
-        let egress = flow.port(direction.flip());
-        if !self.may_pass(port, egress, &slot.parsed, frame)? {
+        let (egress, hop) = (flow.port(direction.flip()), flow.hops[direction.index()]);
+        let routed = self.hops.get(hop).is_some_and(Hop::is_routed);
+        if routed && !self.may_pass(port, egress, &slot.parsed, frame)? {
             return Ok(());
         }
         self.track_and_send(index, direction, slot, frame)

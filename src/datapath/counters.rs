@@ -35,8 +35,6 @@ pub(super) struct Totals {
     pub(super) frames: u64,
     pub(super) hits: u64,
     pub(super) misses: u64,
-    /// Fragments whose first one never came.
-    pub(super) fragment_timeouts: u64,
     /// Batches by the power of two of their size.
     pub(super) batch_sizes: [u64; 8],
 }

@@ -24,6 +24,8 @@ pub enum Decision {
     Route(Route),
     /// For the gateway itself.
     Gateway,
+    /// For the host, at this port of it.
+    Host(PortId),
     /// To our own address on an uplink, where neither a publication nor a service waits: perhaps a
     /// mapping does.
     OwnAddress(UplinkId),
@@ -147,6 +149,10 @@ fn from_inside(tables: &Tables, from: &Port, key: &FlowKey, notes: &mut Notes) -
     if network.is_gateway(key.dst) || gateway_of.is_some() {
         notes.note("route", || format!("{} is the gateway itself", key.dst));
         return Decision::Gateway;
+    }
+    if let Some(host) = network.host_port.filter(|_| tables.is_host_only(key.dst)) {
+        notes.note("route", || format!("{} is the host's", key.dst));
+        return Decision::Host(host);
     }
     match tables.route(key.dst) {
         Some(RouteTarget::Network(id)) => to_network(tables, from, network, id, key, notes),

@@ -39,23 +39,19 @@ impl Datapath {
 
     /// Cuts a super-frame that the port's device cannot take (UDP before Linux 6.2).
     fn emit_split(&mut self, port: PortId, at: usize, batch: &mut FrameBatch, out: &mut Output) {
-        let Ok(parsed) = Parsed::new(batch.bytes(at)) else {
-            self.drop_frame(port, DropReason::Malformed);
-            return;
-        };
-        let mut segments = match split::Segments::new(batch.frame(at), &parsed) {
+        // Cutting uses the frame up, and in a flood another port may be about to get it whole.
+        let mut copy = batch.frame(at).to_owned();
+        let segments = Parsed::new(copy.bytes())
+            .and_then(|parsed| split::Segments::new(copy.frame(), &parsed));
+        let mut segments = match segments {
             Ok(segments) => segments,
             Err(reason) => {
                 self.drop_frame(port, reason);
                 return;
             }
         };
-        let mut sent = Vec::new();
         while let Some(segment) = segments.next() {
-            sent.push(segment.to_owned());
-        }
-        for segment in sent {
-            self.emit_owned(port, segment, out);
+            self.emit_owned(port, segment.to_owned(), out);
         }
     }
 

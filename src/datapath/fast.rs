@@ -45,14 +45,13 @@ impl Datapath {
         let Some(hop) = self.hops.get(flow.hops[direction.index()]) else { return false };
         let routed = hop.is_routed();
         let plain = if routed {
-            hop.fresh_until > now
-                && parsed.ttl > 1
+            parsed.ttl > 1
                 && (parsed.tcp_flags & tcp::SYN == 0 || hop.is_sockets())
                 && mtu::fits(parsed, batch.bytes(at), batch.offload(at), hop.mtu)
         } else {
             hop.dst_mac == parsed.dst_mac
         };
-        if !plain {
+        if !plain || hop.fresh_until <= now {
             return false;
         }
         if hop.is_sockets() {

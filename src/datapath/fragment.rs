@@ -16,7 +16,8 @@ impl Datapath {
             return Ok(Some(*slot));
         }
         let view = frame.batch.frame(frame.at);
-        match self.fragments.admit(frame.now, slot.key.domain, &slot.parsed, &view) {
+        let from = (frame.ingress, slot.key.domain);
+        match self.fragments.admit(frame.now, from, &slot.parsed, &view) {
             Admitted::Key(ports) => {
                 let mut known = *slot;
                 known.parsed.proto = ports.proto;
@@ -40,7 +41,7 @@ impl Datapath {
             if !batch.push_owned(&held) {
                 continue;
             }
-            self.frames(frame.now, frame.ingress, &mut batch, &mut later);
+            self.process(frame.now, frame.ingress, &mut batch, &mut later);
             for sent in later.frames.drain(..) {
                 let owned = match sent.frame {
                     super::FrameRef::Batch(at) => batch.frame(usize::from(at)).to_owned(),

@@ -33,7 +33,7 @@ pub(super) struct Hop {
     /// Whom it comes from, when routed.
     pub(super) src_mac: Mac,
     pub(super) mtu: u16,
-    /// Until when the MAC may be used without asking; a configured one for ever.
+    /// Until when it may be used without asking; a configured or learned MAC until it changes.
     pub(super) fresh_until: Time,
     refs: u32,
 }
@@ -81,6 +81,7 @@ impl HopTable {
             hop.refs += 1;
             hop.src_mac = src_mac;
             hop.mtu = mtu;
+            self.settled(HopId(id));
             return HopId(id);
         }
         let (dst_mac, fresh_until) = match key {
@@ -98,6 +99,14 @@ impl HopTable {
         };
         self.index.insert(key, id);
         HopId(id)
+    }
+
+    /// Counts one more user of a hop in use.
+    pub(super) fn again(&mut self, id: HopId) -> HopId {
+        if let Some(hop) = self.hops.get_mut(id.0 as usize) {
+            hop.refs += 1;
+        }
+        id
     }
 
     /// Counts one user less.
@@ -124,6 +133,20 @@ impl HopTable {
     pub(super) fn doubt(&mut self, port: PortId, addr: Addr) {
         if let Some(&id) = self.index.get(&HopKey::Neighbour(port, addr)) {
             self.hops[id as usize].fresh_until = Time::ZERO;
+        }
+    }
+
+    /// A station of a domain moved from `port`: flows that go there look for it again.
+    pub(super) fn moved(&mut self, port: PortId, mac: Mac) {
+        if let Some(&id) = self.index.get(&HopKey::Bridge(port, mac)) {
+            self.hops[id as usize].fresh_until = Time::ZERO;
+        }
+    }
+
+    /// The station of a hop inside a domain is where it was.
+    pub(super) fn settled(&mut self, id: HopId) {
+        if let Some(hop) = self.hops.get_mut(id.0 as usize).filter(|hop| !hop.is_routed()) {
+            hop.fresh_until = Time(u64::MAX);
         }
     }
 

@@ -7,10 +7,11 @@
 //! grows with the number of flows.
 
 use super::Datapath;
-use super::decide::{self, Decision, Notes, Snat};
+use super::decide::{self, Decision, Notes, Route, Snat};
+use super::hops::Hop;
 use crate::base::time::Time;
-use crate::config::Uplink;
-use crate::packet::Scope;
+use crate::config::{Port, PortKind, Uplink};
+use crate::packet::{FlowKey, Scope};
 use crate::stage::flow::{Direction, Endpoint, FlowIndex, MappingTable, PortPolicy};
 use crate::stage::service::publish::Publication;
 
@@ -18,24 +19,28 @@ use crate::stage::service::publish::Publication;
 const SLICE: usize = 512;
 
 impl Datapath {
-    /// Whether a flow made under another configuration would be made the same way today.
+    /// Whether a flow made under another configuration would be made the same way today; then its way
+    /// is compiled anew, since a router or a MAC may be another one.
     pub(super) fn judge_again(&mut self, index: FlowIndex) -> bool {
-        let flow = self.flows.get(index);
-        let [key, reply] = *flow.keys();
+        let flow = *self.flows.get(index);
+        let [key, reply] = flow.keys();
         let responder = flow.port(Direction::Responder);
         let Some(from) = self.tables.port(flow.port(Direction::Initiator)).cloned() else {
             return false;
         };
-        if self.sockets.answers_client(&key) {
+        if self.sockets.answers_client(key) {
             self.flows.get_mut(index).generation = self.tables.generation();
             return true;
         }
-        let same = match decide::route(&self.tables, &from, &key, &mut Notes::off()) {
+        let same = match decide::route(&self.tables, &from, key, &mut Notes::off()) {
             Decision::Route(route) => {
-                let keeps = route.snat == Snat::Keep;
-                route.egress == responder
+                let same = route.egress == responder
                     && route.to == (reply.src, reply.src_port)
-                    && keeps == (reply.dst == key.src)
+                    && self.is_same_source(route.snat, key, reply);
+                if same {
+                    self.recompile(index, &from, &route);
+                }
+                same
             }
             Decision::Gateway => {
                 let network = self.tables.network_of(from.domain);
@@ -43,8 +48,9 @@ impl Datapath {
                 let host = network.and_then(|n| n.host_port);
                 if loopback { responder == self.socket_port() } else { host == Some(responder) }
             }
+            Decision::Host(host) => host == responder,
             Decision::OwnAddress(uplink) => self
-                .by_mapping(uplink, &key)
+                .by_mapping(uplink, key)
                 .is_ok_and(|found| found.is_some_and(|(inside, _)| inside.addr == reply.src)),
             _ => false,
         };
@@ -52,6 +58,38 @@ impl Datapath {
             self.flows.get_mut(index).generation = self.tables.generation();
         }
         same
+    }
+
+    /// Whether the packets of a flow leave with a source that they might have today.
+    fn is_same_source(&self, snat: Snat, key: &FlowKey, reply: &FlowKey) -> bool {
+        match snat {
+            Snat::Keep => reply.dst == key.src,
+            // An address that is ours no more belongs to somebody else; one of several is as good.
+            Snat::Masquerade(uplink, _) => {
+                self.tables.uplink(uplink).is_some_and(|u| u.is_ours(reply.dst))
+            }
+            Snat::Gateway(addr) => reply.dst == addr,
+        }
+    }
+
+    fn recompile(&mut self, index: FlowIndex, from: &Port, route: &Route) {
+        let flow = *self.flows.get(index);
+        let routed = |id| self.hops.get(id).is_some_and(Hop::is_routed);
+        if !routed(flow.hops[0]) || !routed(flow.hops[1]) {
+            return;
+        }
+        // Without a guard a station may have another MAC than the configuration says.
+        let known = from.kind != PortKind::Endpoint || from.guard;
+        let there = self.hop_there(route);
+        let back = if known {
+            self.hop_back(from, flow.key(Direction::Initiator).src, from.mac)
+        } else {
+            self.hops.again(flow.hops[1])
+        };
+        for old in flow.hops {
+            self.hops.release(old);
+        }
+        self.flows.get_mut(index).hops = [there, back];
     }
 
     /// Judges the next slice of flows that a change made stale.

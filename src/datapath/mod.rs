@@ -138,13 +138,20 @@ impl Datapath {
         self.sweep = Some(FlowIndex(0));
     }
 
+    /// Lets `port` begin at most so many flows.
+    pub fn set_flow_share(&mut self, port: PortId, max: usize) {
+        self.flows.set_share(port, max);
+    }
+
     /// Does what time demands: expiry, retries, leases.
     pub fn tick(&mut self, now: Time, out: &mut Output) {
         self.neighbour_timers(now, out);
         self.lease_timers(now, out);
         self.sockets.tick(now, &mut out.sockets);
-        let lost = self.fragments.tick(now);
-        self.totals.fragment_timeouts += lost as u64;
+        self.fragments.tick(now);
+        for port in self.fragments.take_lost() {
+            self.drop_frame(port, DropReason::FragmentTimeout);
+        }
         self.sweep(now);
         if now < self.housekeeping {
             return;

@@ -49,10 +49,12 @@ impl Datapath {
             let (now, ingress, at) = (frame.now, frame.ingress, frame.at);
             return self.to_sockets(now, ingress, parsed, at, frame.batch, frame.out);
         }
+        let back = self.hops.get(flow.hops[direction.flip().index()]).map_or(hop.mtu, |h| h.mtu);
         let route = hop.is_routed().then_some((hop.dst_mac, hop.src_mac));
         Rewrite { nat, route }.apply(&mut frame.batch.frame(frame.at), parsed);
         if route.is_some() && parsed.tcp_flags & tcp::SYN != 0 {
-            mtu::clamp_mss(&mut frame.batch.frame(frame.at), parsed, hop.mtu);
+            // What is offered here is what will come the other way.
+            mtu::clamp_mss(&mut frame.batch.frame(frame.at), parsed, hop.mtu.min(back));
         }
         if hop.fresh_until > frame.now {
             return self.send_sized(&hop, parsed, frame);

@@ -1,6 +1,6 @@
 //! The slow path: a frame without a fresh flow meets every stage in turn.
 
-use super::decide::{self, Decision, NextHop, Notes, Route};
+use super::decide::{self, Decision, Notes};
 use super::{Datapath, Output, pipeline::Slot};
 use crate::base::ids::PortId;
 use crate::base::time::Time;
@@ -64,7 +64,7 @@ impl Datapath {
         frame: &mut Frame<'_>,
     ) -> Result<(), DropReason> {
         let parsed = &slot.parsed;
-        self.learn(port, parsed.src_mac, frame.now);
+        self.learn(port, parsed.src_mac, frame.now)?;
         if self.discovery_inside(port, parsed, frame)? {
             return Ok(());
         }
@@ -109,16 +109,19 @@ impl Datapath {
     }
 
     /// Learns where a station is, unless the configuration says it.
-    fn learn(&mut self, port: &Port, mac: Mac, now: Time) {
+    fn learn(&mut self, port: &Port, mac: Mac, now: Time) -> Result<(), DropReason> {
         if port.guard || port.kind == PortKind::Host || mac == port.mac {
-            return;
+            return Ok(());
         }
         let seed = self.seed;
         let fdb = self.fdbs.entry(port.domain).or_insert_with(|| Fdb::with_seed(seed));
-        if let Learned::Moved(_) = fdb.learn(now, mac, port.id) {
-            // Flows are keyed by addresses: those that went to the old place must be judged again.
-            self.tables.bump();
+        match fdb.learn(now, mac, port.id) {
+            // Flows are keyed by addresses: those that go to the old place must look again.
+            Learned::Moved(from) => self.hops.moved(from, mac),
+            Learned::Flapping => return Err(DropReason::MacFlapping),
+            _ => {}
         }
+        Ok(())
     }
 
     /// The port of a station: by configuration, else as learned.
@@ -216,6 +219,7 @@ impl Datapath {
         match decision {
             Decision::Route(route) => self.commit_routed(port, &route, slot, frame),
             Decision::Gateway => self.to_gateway(port, slot, frame),
+            Decision::Host(host) => self.to_host(port, host, slot, frame),
             Decision::OwnAddress(uplink) => match self.by_mapping(uplink, &slot.key) {
                 Ok(Some(target)) => self.commit_mapped(port, uplink, target, slot, frame),
                 Ok(None) => self.to_own_address(port, slot, frame),
@@ -242,20 +246,10 @@ impl Datapath {
         }
         let network = self.tables.network_of(port.domain);
         if network.is_some_and(|n| n.host_loopback) {
-            let to = (slot.key.dst, slot.key.dst_port);
-            let egress = self.socket_port();
-            let route = Route { egress, next_hop: NextHop::Sockets, to, snat: decide::Snat::Keep };
-            return self.commit_routed(port, &route, slot, frame);
+            return self.commit_routed(port, &self.into_sockets(&slot.key), slot, frame);
         }
-        let host = network.and_then(|n| n.host_port).and_then(|id| self.tables.port(id)).cloned();
-        if let Some(host) = host.filter(|host| host.id != port.id) {
-            let route = Route {
-                egress: host.id,
-                next_hop: NextHop::Station(host.mac),
-                to: (slot.key.dst, slot.key.dst_port),
-                snat: decide::Snat::Keep,
-            };
-            return self.commit_routed(port, &route, slot, frame);
+        if let Some(host) = network.and_then(|n| n.host_port).filter(|host| *host != port.id) {
+            return self.to_host(port, host, slot, frame);
         }
         self.reject(port, &slot.parsed, IcmpError::PortUnreachable, DropReason::NoService, frame)
     }

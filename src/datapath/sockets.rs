@@ -52,12 +52,13 @@ impl Datapath {
     /// The way of a packet that answers a client of a published port: back into the client's socket,
     /// whatever the network's way out is.
     pub(super) fn answer_to_client(&self, key: &FlowKey) -> Option<Route> {
-        if !self.sockets.answers_client(key) {
-            return None;
-        }
-        let egress = self.socket_port();
-        let to = (key.dst, key.dst_port);
-        Some(Route { egress, next_hop: NextHop::Sockets, to, snat: Snat::Keep })
+        self.sockets.answers_client(key).then(|| self.into_sockets(key))
+    }
+
+    /// The way into a socket of the host.
+    pub(super) fn into_sockets(&self, key: &FlowKey) -> Route {
+        let (egress, to) = (self.socket_port(), (key.dst, key.dst_port));
+        Route { egress, next_hop: NextHop::Sockets, to, snat: Snat::Keep }
     }
 
     /// The port of the socket uplink.

@@ -105,6 +105,7 @@ fn report(notes: Notes, decision: Decision, datapath: &Datapath) -> TraceReport 
             None,
         ),
         Decision::Gateway => ("for the gateway itself".to_owned(), true, None),
+        Decision::Host(port) => (format!("delivered to {}", name(port)), true, None),
         Decision::OwnAddress(_) => (
             "for our own address on the uplink, where nothing is published".to_owned(),
             false,

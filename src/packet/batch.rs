@@ -208,6 +208,12 @@ impl FrameBatch {
         self.push(buf.bytes(), buf.offload())
     }
 
+    /// The lengths of all frames.
+    #[inline]
+    pub fn lens(&self) -> impl Iterator<Item = usize> {
+        self.slots.iter().map(Slot::len)
+    }
+
     /// Frame `index` with the room around it.
     #[inline]
     pub fn frame(&mut self, index: usize) -> FrameMut<'_> {

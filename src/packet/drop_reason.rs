@@ -18,6 +18,8 @@ pub enum DropReason {
     VlanTagged,
     /// Source MAC is a group or zero.
     SourceMac,
+    /// The source MAC moves between ports too often to be believed.
+    MacFlapping,
     /// Guard: the source MAC is not the port's own.
     GuardMac,
     /// Guard: the source address is not the port's own (RFC 2827).
@@ -131,13 +133,18 @@ pub enum DropReason {
 }
 
 /// Reason, name and explanation, in the order of the enum (a test holds them together).
-const TABLE: [(DropReason, &str, &str); 61] = [
+const TABLE: [(DropReason, &str, &str); 62] = [
     (DropReason::Truncated, "truncated", "Shorter than its headers say"),
     (DropReason::Malformed, "malformed", "Contradictory or impossible header fields"),
     (DropReason::OffloadHeader, "offload-header", "A virtio-net header that contradicts its frame"),
     (DropReason::Ipv4Checksum, "ipv4-checksum", "IPv4 header checksum wrong"),
     (DropReason::VlanTagged, "vlan-tagged", "A VLAN tag from an endpoint"),
     (DropReason::SourceMac, "source-mac", "Source MAC is a group or zero"),
+    (
+        DropReason::MacFlapping,
+        "mac-flapping",
+        "The source MAC moves between ports too often: a loop or a thief",
+    ),
     (DropReason::GuardMac, "guard-mac", "Guard: the source MAC is not the port's own"),
     (
         DropReason::GuardAddress,

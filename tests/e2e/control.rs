@@ -11,7 +11,7 @@ use wharf::attach::client::attach;
 use wharf::attach::protocol::{AttachReply, AttachRequest, Attached, Hello, Refusal};
 use wharf::attach::server::{Access, serve_one};
 use wharf::control::config::{Config, Paths};
-use wharf::control::keeper::HolderKeeper;
+use wharf::control::keeper::{HolderKeeper, release};
 use wharf::control::model::{EventKind, NetworkSpec};
 use wharf::control::netstate::SystemHost;
 use wharf::control::store::redb::RedbStore;
@@ -23,6 +23,21 @@ use wharf::io::netns::NetNs;
 
 use crate::holder::holder_command;
 use crate::support::{PATIENCE, connect_in, isolated, listener_in};
+
+/// The directory of a daemon and of its successors. Its holder ends with it.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = release(&self.path().join("holder.sock"));
+    }
+}
 
 /// What a daemon is made of, without its sockets.
 struct Daemon {
@@ -129,7 +144,7 @@ fn exchange(from: &mut TcpStream, to: &mut TcpStream) {
 #[test]
 fn a_container_s_end_frees_everything_within_a_second() {
     isolated("control::a_container_s_end_frees_everything_within_a_second", || {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = Place(tempfile::tempdir().unwrap());
         let daemon = Daemon::start(dir.path());
         daemon.control().create_network(&blue(false)).unwrap();
         let ns = NetNs::staging().unwrap();
@@ -149,7 +164,7 @@ fn a_container_s_end_frees_everything_within_a_second() {
 #[test]
 fn a_connection_between_containers_survives_the_daemon() {
     isolated("control::a_connection_between_containers_survives_the_daemon", || {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = Place(tempfile::tempdir().unwrap());
         let daemon = Daemon::start(dir.path());
         daemon.control().create_network(&blue(false)).unwrap();
         let (a, b) = (NetNs::staging().unwrap(), NetNs::staging().unwrap());
@@ -179,10 +194,6 @@ fn a_connection_between_containers_survives_the_daemon() {
         let third = NetNs::staging().unwrap();
         let late = daemon.attach(dir.path(), &third, named("late"));
         assert!(before.iter().all(|e| e.mac != late.mac), "addresses stayed taken");
-        // Ends the holder, too: it lets go of what is detached and ends with its last entry.
-        for name in ["web", "db", "late"] {
-            daemon.control().detach(name, None, "the test is over").unwrap();
-        }
     });
 }
 
@@ -191,7 +202,7 @@ fn a_container_that_ended_while_the_daemon_was_dead_is_not_brought_back() {
     isolated(
         "control::a_container_that_ended_while_the_daemon_was_dead_is_not_brought_back",
         || {
-            let dir = tempfile::tempdir().unwrap();
+            let dir = Place(tempfile::tempdir().unwrap());
             let daemon = Daemon::start(dir.path());
             daemon.control().create_network(&blue(false)).unwrap();
             let (a, b) = (NetNs::staging().unwrap(), NetNs::staging().unwrap());
@@ -213,7 +224,7 @@ fn a_container_that_ended_while_the_daemon_was_dead_is_not_brought_back() {
 #[test]
 fn the_host_speaks_with_a_container_through_its_own_interface() {
     isolated("control::the_host_speaks_with_a_container_through_its_own_interface", || {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = Place(tempfile::tempdir().unwrap());
         let daemon = Daemon::start(dir.path());
         let info = daemon.control().create_network(&blue(true)).unwrap();
         let name = info.host_interface.unwrap();

@@ -3,9 +3,9 @@
 
 mod attach;
 mod commands;
+mod control;
 #[path = "../common/daemon.rs"]
 mod harness;
-mod control;
 mod holder;
 mod packets;
 mod probes;
@@ -15,3 +15,9 @@ mod store;
 mod support;
 mod taps;
 mod uplink;
+mod same_network;
+mod support;
+mod taps;
+mod traffic;
+mod uplink;
+mod world;

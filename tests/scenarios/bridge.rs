@@ -141,3 +141,77 @@ fn a_broadcast_storm_is_cut_to_the_port_s_budget() {
     let reply = udp(&b, a.mac, 1, (a.v4.into(), 2), b"");
     assert_eq!(world.pass(b.port, &reply).port, a.port, "the neighbour goes on");
 }
+
+/// A datagram and what makes it a super-frame of segments of so many bytes.
+fn uso(from: &Host, to: &Host, family: wharf::wire::addr::Family, size: u16) -> (Vec<u8>, Offload) {
+    let payload: Vec<u8> = (0..5_000_u32).map(|n| n as u8).collect();
+    let mut frame = udp(from, to.mac, 5_000, (to.addr(family), 9), &payload);
+    let start = if family == wharf::wire::addr::Family::V4 { 34 } else { 54 };
+    let len = (frame.len() - start) as u32;
+    let (src, dst) = (from.addr(family).into(), to.addr(family).into());
+    let sum = wharf::wire::checksum::pseudo_header(src, dst, 17, len);
+    frame[start + 6..start + 8].copy_from_slice(&sum.to_be_bytes());
+    let csum = Csum::Partial { start: start as u16, offset: 6 };
+    (frame, Offload { gso: Gso::UdpL4, ecn: false, gso_size: size, csum })
+}
+
+#[test]
+fn a_super_datagram_is_cut_only_for_a_port_that_cannot_take_it() {
+    for family in FAMILIES {
+        let mut world = World::new();
+        let net = world.network(NetworkOptions::default());
+        let (a, b, c) = (world.endpoint(net), world.endpoint(net), world.endpoint(net));
+        world.change_port(c.port, |port| port.uso = false);
+        for _ in 0..2 {
+            let (frame, offload) = uso(&a, &b, family, 1_000);
+            let sent = world.send_offloaded(a.port, &frame, offload);
+            assert_eq!((sent.len(), sent[0].offload, &sent[0].bytes), (1, offload, &frame));
+            let (frame, offload) = uso(&a, &c, family, 1_000);
+            let sent = world.send_offloaded(a.port, &frame, offload);
+            assert_eq!(sent.len(), 5);
+            for segment in sent {
+                assert_eq!((segment.port, segment.dst()), (c.port, (c.addr(family), 9)));
+                assert_eq!(segment.offload.gso, Gso::None);
+                segment.assert_checksums();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_flooded_super_datagram_is_whole_for_those_who_can_take_it_also_after_it_was_cut_for_another() {
+    for family in FAMILIES {
+        let mut world = World::new();
+        let net = world.network(NetworkOptions { guard_off: true, ..Default::default() });
+        let hosts: Vec<_> = (0..4).map(|_| world.endpoint(net)).collect();
+        for cannot in [1, 2] {
+            world.change_port(hosts[cannot].port, |port| port.uso = false);
+        }
+        let nobody = Host { mac: Mac([2, 7, 7, 7, 7, 7]), ..hosts[3] };
+        let (frame, offload) = uso(&hosts[0], &nobody, family, 1_000);
+        let sent = world.send_offloaded(hosts[0].port, &frame, offload);
+        let to = |port| sent.iter().filter(move |s| s.port == port);
+        let whole: Vec<_> = to(hosts[3].port).collect();
+        assert_eq!((whole.len(), whole[0].offload), (1, offload));
+        assert!(whole[0].bytes == frame, "its bytes are those that were sent");
+        for cannot in [1, 2] {
+            assert_eq!(to(hosts[cannot].port).count(), 5);
+            to(hosts[cannot].port).for_each(Sent::assert_checksums);
+        }
+    }
+}
+
+#[test]
+fn nobody_borrows_an_address_by_being_written_to_under_it() {
+    for family in FAMILIES {
+        let mut world = World::new();
+        let net = world.network(NetworkOptions::default());
+        let (a, b, c) = (world.endpoint(net), world.endpoint(net), world.endpoint(net));
+        // Written to under c's address, b answers as c.
+        let lure = udp(&a, b.mac, 5_000, (c.addr(family), 53), b"question");
+        world.pass(a.port, &lure);
+        let as_c = Host { v4: c.v4, v6: c.v6, ..b };
+        let answer = udp(&as_c, a.mac, 53, (a.addr(family), 5_000), b"answer");
+        world.dropped(b.port, &answer, DropReason::GuardAddress);
+    }
+}

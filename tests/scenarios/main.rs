@@ -1,10 +1,18 @@
 //! Scenarios: the whole data path, without an operating system, named as sentences.
 
 mod bridge;
+mod exhaustion;
+mod fragments;
+mod host;
 mod isolation;
+mod lease;
+mod malformed;
 mod masquerade;
+mod packets;
+mod protocols;
 mod publish;
 mod router;
 mod scale;
+mod tcp;
 mod uplink;
 mod world;

@@ -168,10 +168,58 @@ impl World {
         Self { dp: Datapath::new(Seed(7)), now, next_port: 1, options: Vec::new() }
     }
 
+    /// With room for so many flows.
+    pub(crate) fn with_flow_limit(flows: usize) -> Self {
+        Self { dp: Datapath::with_flow_limit(Seed(7), flows), ..Self::new() }
+    }
+
     pub(crate) fn apply(&mut self, delta: Delta) {
         let mut out = Output::default();
         self.dp.apply(self.now, &delta, &mut out);
         assert!(out.frames.is_empty(), "a change of the configuration sends nothing");
+    }
+
+    /// Changes a port's configuration.
+    pub(crate) fn change_port(&mut self, id: PortId, change: impl FnOnce(&mut Port)) {
+        let mut port = Port::clone(self.dp.tables().port(id).unwrap());
+        change(&mut port);
+        self.apply(Delta::Port(port.into()));
+    }
+
+    /// Changes the uplink's configuration.
+    pub(crate) fn change_uplink(&mut self, change: impl FnOnce(&mut Uplink)) {
+        let mut uplink = Uplink::clone(self.dp.tables().uplink(UPLINK).unwrap());
+        change(&mut uplink);
+        self.apply(Delta::Uplink(uplink.into()));
+    }
+
+    /// The host takes part in a network: its own TAP carries the gateway's addresses and MAC.
+    pub(crate) fn host(&mut self, network: NetworkId) -> Host {
+        let id = PortId(self.next_port);
+        self.next_port += 1;
+        let mut config = Network::clone(self.dp.tables().network(network).unwrap());
+        config.host_port = Some(id);
+        let mac = config.gateway_mac;
+        self.apply(Delta::Network(config.into()));
+        let addrs = FAMILIES.map(|family| gateway(network, family).into()).to_vec();
+        self.apply(Delta::Port(Arc::new(Port {
+            id,
+            name: "wharf0".into(),
+            kind: PortKind::Host,
+            domain: network.into(),
+            mac,
+            addrs,
+            guard: false,
+            isolated: false,
+            mtu: 1500,
+            uso: true,
+        })));
+        let (IpAddr::V4(v4), IpAddr::V6(v6)) =
+            (gateway(network, Family::V4), gateway(network, Family::V6))
+        else {
+            unreachable!("one of each family")
+        };
+        Host { port: id, mac, v4, v6, router: mac }
     }
 
     pub(crate) fn advance(&mut self, span: Span) -> Vec<Sent> {

@@ -7,7 +7,7 @@
 use zerocopy::FromBytes;
 
 use crate::packet::parse::L3_OFFSET;
-use crate::packet::{DropReason, Fragment, L3, Parsed};
+use crate::packet::{DropReason, FlowKey, Fragment, L3, Parsed};
 use crate::wire::addr::Addr;
 use crate::wire::arp::{self, Arp};
 use crate::wire::icmp::{self, Icmp};
@@ -51,6 +51,16 @@ impl Guard {
             L3::Arp => self.arp(frame),
             L3::Other(_) => Ok(()),
         }
+    }
+
+    /// Whether the port may send what answers a packet keyed `key`, so that it need not be asked again.
+    pub fn may_answer(&self, key: &FlowKey) -> bool {
+        let answers_as_server = key.proto == ipv6::UDP
+            && matches!(
+                (key.src_port, key.dst_port),
+                (DHCP_CLIENT, DHCP_SERVER) | (DHCP6_CLIENT, DHCP6_SERVER)
+            );
+        self.owns(key.dst) && !answers_as_server
     }
 
     #[inline]

@@ -132,12 +132,12 @@ impl FlowTable {
     /// `FlowTableFull`; `FlowShare` when the initiator's port has its share; `PortsExhausted` when one
     /// of the keys already names another flow, so that answers could not be told apart.
     pub fn insert(&mut self, flow: Flow) -> Result<FlowIndex, DropReason> {
-        if self.is_full() {
-            return Err(DropReason::FlowTableFull);
-        }
         let payer = flow.port(Direction::Initiator);
         if !self.shares.has_room(payer) {
             return Err(DropReason::FlowShare);
+        }
+        if self.is_full() {
+            return Err(DropReason::FlowTableFull);
         }
         let hashes = flow.keys().map(|key| key.hash(self.seed));
         for (key, hash) in flow.keys().iter().zip(hashes) {
@@ -159,6 +159,12 @@ impl FlowTable {
             self.index.insert(hashes[1], slot << 1 | 1, rehash);
         }
         Ok(FlowIndex(slot))
+    }
+
+    /// Whether `port` may begin another flow.
+    #[inline]
+    pub fn has_share(&mut self, port: PortId) -> bool {
+        self.shares.has_room(port)
     }
 
     /// If the table is full, ends one flow and returns it: the oldest unanswered one, else the oldest

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use hashbrown::HashMap;
 use zerocopy::FromBytes;
 
-use crate::base::ids::DomainId;
+use crate::base::ids::{DomainId, PortId};
 use crate::base::limits::{
     FRAGMENT_BYTES_MAX, FRAGMENT_TIMEOUT, FRAGMENT_TRAINS_MAX, FRAGMENT_TRAINS_PER_SOURCE_MAX,
     FRAGMENTS_PER_TRAIN_MAX,
@@ -81,7 +81,7 @@ struct Train {
     passed: Vec<(u32, u32)>,
     /// End of the datagram, once its last fragment passed.
     end: Option<u32>,
-    held: Vec<(Piece, PacketBuf)>,
+    held: Vec<(PortId, PacketBuf)>,
 }
 
 /// The fragment trains of a worker.
@@ -92,7 +92,10 @@ pub struct FragmentTracker {
     /// By the time they began; all live equally long.
     ages: LruList,
     per_source: BTreeMap<(DomainId, Addr), u32>,
+    held: usize,
     held_bytes: usize,
+    /// One for each held fragment that was given up; at most as many as were held.
+    lost: Vec<PortId>,
 }
 
 impl FragmentTracker {
@@ -101,11 +104,11 @@ impl FragmentTracker {
         Self::default()
     }
 
-    /// Judges a fragment, first or later, that arrived in `domain`.
+    /// Judges a fragment, first or later, that arrived at a port of a domain.
     pub fn admit(
         &mut self,
         now: Time,
-        domain: DomainId,
+        (port, domain): (PortId, DomainId),
         parsed: &Parsed,
         frame: &FrameMut<'_>,
     ) -> Admitted {
@@ -126,7 +129,7 @@ impl FragmentTracker {
         match train.ports {
             _ if train.poisoned => Admitted::Drop(DropReason::FragmentOverlap),
             Some(ports) => self.pass(index, piece, ports),
-            None => self.hold(index, piece, frame),
+            None => self.hold(index, port, frame),
         }
     }
 
@@ -142,17 +145,26 @@ impl FragmentTracker {
         let Some(&index) = found.and_then(|(key, _)| self.index.get(&key)) else {
             return Vec::new();
         };
-        self.release(index)
+        self.release(index).into_iter().map(|(_, frame)| frame).collect()
     }
 
-    /// Forgets trains whose time is over; says how many held fragments went with them.
-    pub fn tick(&mut self, now: Time) -> usize {
-        let mut dropped = 0;
+    /// Forgets trains whose time is over.
+    pub fn tick(&mut self, now: Time) {
         while self.next_deadline().is_some_and(|at| at <= now) {
             let Some(index) = self.ages.oldest() else { break };
-            dropped += self.forget(index);
+            self.forget(index);
         }
-        dropped
+    }
+
+    /// For each held fragment that went with a forgotten train since the last call, the port it came
+    /// from.
+    pub fn take_lost(&mut self) -> Vec<PortId> {
+        std::mem::take(&mut self.lost)
+    }
+
+    /// Fragments that wait.
+    pub fn held(&self) -> usize {
+        self.held
     }
 
     /// When [`tick`](Self::tick) has something to do.
@@ -214,7 +226,7 @@ impl FragmentTracker {
         }
     }
 
-    fn hold(&mut self, index: u32, piece: Piece, frame: &FrameMut<'_>) -> Admitted {
+    fn hold(&mut self, index: u32, port: PortId, frame: &FrameMut<'_>) -> Admitted {
         let Some(train) = self.trains.get_mut(index) else {
             return Admitted::Drop(DropReason::FragmentLimit);
         };
@@ -223,20 +235,23 @@ impl FragmentTracker {
         {
             return Admitted::Drop(DropReason::FragmentLimit);
         }
+        self.held += 1;
         self.held_bytes += frame.len();
-        train.held.push((piece, frame.to_owned()));
+        train.held.push((port, frame.to_owned()));
         Admitted::Held
     }
 
-    fn release(&mut self, index: u32) -> Vec<PacketBuf> {
+    fn release(&mut self, index: u32) -> Vec<(PortId, PacketBuf)> {
         let Some(train) = self.trains.get_mut(index) else { return Vec::new() };
-        let held: Vec<_> = train.held.drain(..).map(|(_, frame)| frame).collect();
-        self.held_bytes -= held.iter().map(PacketBuf::len).sum::<usize>();
+        let held = std::mem::take(&mut train.held);
+        self.held -= held.len();
+        self.held_bytes -= held.iter().map(|(_, frame)| frame.len()).sum::<usize>();
         held
     }
 
-    fn forget(&mut self, index: u32) -> usize {
-        let dropped = self.release(index).len();
+    fn forget(&mut self, index: u32) {
+        let lost = self.release(index);
+        self.lost.extend(lost.iter().map(|(port, _)| *port));
         self.ages.remove(&mut self.trains, index);
         if let Some(train) = self.trains.remove(index) {
             self.index.remove(&train.key);
@@ -248,7 +263,6 @@ impl FragmentTracker {
                 }
             }
         }
-        dropped
     }
 }
 

@@ -14,6 +14,8 @@
 
 mod calls;
 mod forbidden;
+#[doc(hidden)]
+pub mod fuzz;
 mod headers;
 mod ping;
 mod publish;

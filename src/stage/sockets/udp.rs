@@ -47,6 +47,8 @@ const TIMEOUT: Span = Span::from_secs(300);
 /// RFC 4787 REQ-5a, as the kernel's conntrack has it for unreplied UDP.
 const TIMEOUT_DNS: Span = Span::from_secs(30);
 const DNS: u16 = 53;
+/// An IPv4 packet less its headers; IPv6 would take 20 bytes more.
+const PAYLOAD_MAX: usize = 65_507;
 /// Below this a TTL is a traceroute's and must be kept; above it nobody can tell.
 const TTL_KEPT: u8 = 32;
 
@@ -487,8 +489,8 @@ fn deliver(
     segment: Option<u16>,
     out: &mut SocketOutput,
 ) {
-    let longer = frame.len().saturating_sub(headers::udp_headers(key.src.is_v4()));
-    if longer > usize::from(u16::MAX) - 28 {
+    let payload = frame.len().checked_sub(headers::udp_headers(key.src.is_v4()));
+    if payload.is_none_or(|len| len > PAYLOAD_MAX) {
         return;
     }
     *frame.offload_mut() = headers::write_udp(frame.bytes_mut(), link, key, segment);

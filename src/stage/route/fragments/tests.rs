@@ -8,6 +8,7 @@ use crate::wire::ethernet::{self, Ethernet};
 use crate::wire::mac::Mac;
 
 const NET: DomainId = DomainId(3);
+const FROM: PortId = PortId(5);
 const PORTS: Ports = Ports { proto: ipv6::UDP, src_port: 4000, dst_port: 53 };
 const UNIT: usize = 8;
 
@@ -52,7 +53,7 @@ fn admit(tracker: &mut FragmentTracker, now: Time, buf: &mut PacketBuf) -> Admit
         Ok(parsed) => parsed,
         Err(reason) => return Admitted::Drop(reason),
     };
-    tracker.admit(now, NET, &parsed, &buf.frame())
+    tracker.admit(now, (FROM, NET), &parsed, &buf.frame())
 }
 
 fn released(tracker: &mut FragmentTracker, buf: &mut PacketBuf) -> Vec<PacketBuf> {
@@ -151,7 +152,10 @@ fn a_first_fragment_that_never_comes_is_waited_for_half_a_minute() {
         let mut tracker = FragmentTracker::new();
         admit(&mut tracker, at(5), &mut fragment(v6, 1, 7, 10, 20, true));
         assert_eq!(tracker.next_deadline(), Some(at(35)));
-        assert_eq!((tracker.tick(at(34)), tracker.tick(at(35))), (0, 1));
+        tracker.tick(at(34));
+        assert_eq!((tracker.held(), tracker.take_lost()), (1, vec![]));
+        tracker.tick(at(35));
+        assert_eq!((tracker.held(), tracker.take_lost()), (0, vec![FROM]));
         assert_eq!((tracker.len(), tracker.held_bytes), (0, 0));
         assert_eq!(tracker.next_deadline(), None);
     }

@@ -95,13 +95,13 @@ impl TcpFlow {
         out: &mut SocketOutput,
     ) {
         let Some(began) = self.peeking.take() else { return };
-        if self.state != TcpState::Open || began != self.snd_nxt {
+        let headers = headers::tcp_headers(self.key.src.is_v4());
+        let len = frame.len().saturating_sub(headers) as u32;
+        if self.state != TcpState::Open || began != self.snd_nxt || len == 0 {
             // The flow was rewound in between; the kernel's offset has moved for nothing.
             self.peek_moved = true;
             return;
         }
-        let headers = headers::tcp_headers(self.key.src.is_v4());
-        let len = frame.len().saturating_sub(headers) as u32;
         self.readable = len >= self.peek_len;
         self.send_data(frame, slot, out);
         self.end_of_stream();

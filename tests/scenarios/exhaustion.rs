@@ -1,0 +1,145 @@
+//! Somebody takes all there is of something: he is refused by name, and the others go on.
+
+use wharf::base::limits::NEIGHBOUR_HOLD_FRAMES_MAX;
+use wharf::base::time::Span;
+use wharf::packet::DropReason;
+use wharf::wire::addr::Family;
+use wharf::wire::mac::Mac;
+
+use crate::world::*;
+
+#[test]
+fn a_full_flow_table_ends_unanswered_flows_and_keeps_the_others() {
+    for family in FAMILIES {
+        let mut world = World::with_flow_limit(100);
+        let net = world.network(NetworkOptions::default());
+        let (a, b, c) = (world.endpoint(net), world.endpoint(net), world.endpoint(net));
+        let talk = udp(&a, b.mac, 5_000, (b.addr(family), 9), b"question");
+        world.pass(a.port, &talk);
+        world.pass(b.port, &udp(&b, a.mac, 9, (a.addr(family), 5_000), b"answer"));
+        for port in 1_000..3_000 {
+            world.pass(c.port, &udp(&c, b.mac, port, (b.addr(family), 9), b"flood"));
+        }
+        assert_eq!(world.dp.worker_stats().flows, 100);
+        let hits = world.dp.worker_stats().hits;
+        world.pass(a.port, &talk);
+        assert_eq!(
+            world.dp.worker_stats().hits,
+            hits + 1,
+            "the conversation's flow is still there"
+        );
+        let other = udp(&a, c.mac, 6_000, (c.addr(family), 9), b"new");
+        assert_eq!(world.pass(a.port, &other).port, c.port, "and new ones begin");
+    }
+}
+
+#[test]
+fn a_flow_table_full_of_conversations_refuses_new_ones_by_name_until_one_has_been_idle() {
+    for family in FAMILIES {
+        let mut world = World::with_flow_limit(50);
+        let net = world.network(NetworkOptions::default());
+        let (a, b, c) = (world.endpoint(net), world.endpoint(net), world.endpoint(net));
+        for port in 1_000..1_050 {
+            world.pass(a.port, &udp(&a, b.mac, port, (b.addr(family), 9), b"question"));
+            world.pass(b.port, &udp(&b, a.mac, 9, (a.addr(family), port), b"answer"));
+        }
+        let more = udp(&c, b.mac, 2_000, (b.addr(family), 9), b"one more");
+        world.dropped(c.port, &more, DropReason::FlowTableFull);
+        world.advance(Span::from_secs(200));
+        world.pass(c.port, &more);
+    }
+}
+
+#[test]
+fn a_port_that_has_used_its_share_does_not_end_the_flows_of_others() {
+    for family in FAMILIES {
+        let mut world = World::with_flow_limit(60);
+        let net = world.network(NetworkOptions::default());
+        let (a, b, c) = (world.endpoint(net), world.endpoint(net), world.endpoint(net));
+        world.dp.set_flow_share(c.port, 20);
+        for port in 1_000..1_040 {
+            world.pass(a.port, &udp(&a, b.mac, port, (b.addr(family), 9), b"unanswered"));
+        }
+        for port in 1_000..1_020 {
+            world.pass(c.port, &udp(&c, b.mac, port, (b.addr(family), 9), b"flood"));
+        }
+        for port in 1_020..1_100 {
+            let frame = udp(&c, b.mac, port, (b.addr(family), 9), b"flood");
+            world.dropped(c.port, &frame, DropReason::FlowShare);
+        }
+        assert_eq!(world.dp.worker_stats().flows, 60);
+    }
+}
+
+#[test]
+fn outside_ports_that_have_run_out_are_named_and_come_back() {
+    for family in FAMILIES {
+        let mut world = World::new();
+        let net = world.network(NetworkOptions::default());
+        let (a, b, remote) = (world.endpoint(net), world.endpoint(net), world.uplink());
+        world.change_uplink(|uplink| uplink.nat_ports = 5_000..=5_009);
+        let to = (remote.addr(family), 99);
+        let mut seen = std::collections::BTreeSet::new();
+        for port in 0..10 {
+            let frame = udp(&a, a.router, 7_000 + port, to, b"x");
+            seen.insert(world.pass_resolving(a.port, &frame, &remote).src().1);
+        }
+        assert_eq!(seen, (5_000..=5_009).collect(), "every one is used, and no other");
+        let more = udp(&b, b.router, 7_000, to, b"x");
+        world.dropped(b.port, &more, DropReason::PortsExhausted);
+        let old = udp(&a, a.router, 7_003, to, b"x");
+        world.pass(a.port, &old);
+        let inside = udp(&b, a.mac, 1, (a.addr(family), 2), b"x");
+        world.pass(b.port, &inside);
+        for _ in 0..300 {
+            world.advance(Span::from_secs(1));
+        }
+        world.pass_resolving(b.port, &more, &remote);
+    }
+}
+
+#[test]
+fn a_mac_that_flaps_between_ports_stays_where_it_is_and_both_neighbours_go_on() {
+    let mut world = World::new();
+    let net = world.network(NetworkOptions { guard_off: true, ..NetworkOptions::default() });
+    let (a, b, c) = (world.endpoint(net), world.endpoint(net), world.endpoint(net));
+    let guest =
+        |host: &Host| Host { mac: Mac([2, 9, 9, 9, 9, 9]), v4: [10, 20, 0, 99].into(), ..*host };
+    for n in 0..1_000_u16 {
+        let from = if n % 2 == 0 { &a } else { &b };
+        world.send(from.port, &udp(&guest(from), c.mac, n, (c.v4.into(), 1), b"here I am"));
+    }
+    let to_guest = udp(&c, guest(&a).mac, 1, ([10, 20, 0, 99].into(), 2), b"where are you");
+    let sent = world.pass(c.port, &to_guest);
+    assert!(sent.port == a.port || sent.port == b.port, "at one of both, not everywhere");
+    world.pass(a.port, &udp(&a, b.mac, 3, (b.v4.into(), 4), b"neighbours"));
+    let flaps = world.dp.drops(a.port, DropReason::MacFlapping)
+        + world.dp.drops(b.port, DropReason::MacFlapping);
+    assert!((480..=500).contains(&flaps), "{flaps} frames of the impostor are named");
+}
+
+#[test]
+fn frames_for_a_silent_neighbour_are_held_up_to_a_bound_and_the_rest_is_named() {
+    for family in FAMILIES {
+        let mut world = World::new();
+        let net = world.network(NetworkOptions::default());
+        let (a, remote) = (world.endpoint(net), world.uplink());
+        let frame = |port| udp(&a, a.router, port, (remote.addr(family), 99), b"x");
+        assert_eq!(world.send(a.port, &frame(1)).len(), 1, "one question");
+        for port in 2..=NEIGHBOUR_HOLD_FRAMES_MAX as u16 {
+            assert!(world.send(a.port, &frame(port)).is_empty());
+        }
+        world.dropped(a.port, &frame(1_000), DropReason::NeighbourHoldFull);
+        let question = arp_or_ndp(&mut world, &remote, family);
+        let released = world.send(UPLINK_PORT, &question);
+        assert_eq!(released.len(), NEIGHBOUR_HOLD_FRAMES_MAX);
+        assert!(released.iter().all(|sent| sent.dst_mac() == remote.mac));
+    }
+}
+
+/// The remote host's answer to the question that is asked again after a second.
+fn arp_or_ndp(world: &mut World, remote: &Host, family: Family) -> Vec<u8> {
+    let asked = world.advance(Span::from_secs(1));
+    assert_eq!(asked.len(), 1, "{family:?}: asked again");
+    answer_to(&asked[0], remote)
+}
