@@ -138,7 +138,7 @@ impl Control {
         if self.state.uplink(compile::DEFAULT).is_none() {
             notes.push(
                 "the default uplink is none: networks that name no uplink have no way out; \
-                 `wharf uplink create default --packet IFACE` gives them one"
+                 `wharf uplink create default --sockets` gives them one"
                     .to_owned(),
             );
         }

@@ -222,8 +222,7 @@ impl Control {
     /// What the config file wants, and the default network, exists afterwards.
     fn apply_config(&mut self) -> Result<(), ControlError> {
         let config = self.settings.config.clone();
-        let default = config.default_uplink.as_deref();
-        if let Some(default) = default.and_then(|text| DefaultUplink::parse(text).ok()) {
+        if let Some(default) = self.default_uplink(&config) {
             self.ensure_default_uplink(default)?;
         }
         for spec in &config.uplinks {
@@ -240,6 +239,17 @@ impl Control {
             self.event(EventKind::NetworkRemoved, Some(DEFAULT), None, text);
         }
         Ok(())
+    }
+
+    /// What the default uplink must become: what the config says, else what it is, else sockets, which
+    /// need no right.
+    fn default_uplink(&self, config: &Config) -> Option<DefaultUplink> {
+        let described = config.uplinks.iter().any(|u| u.name == DEFAULT);
+        match &config.default_uplink {
+            Some(text) => DefaultUplink::parse(text).ok(),
+            None if described || self.state.uplink(DEFAULT).is_some() => None,
+            None => Some(DefaultUplink::Sockets),
+        }
     }
 
     fn ensure_default_uplink(&mut self, wanted: DefaultUplink) -> Result<(), ControlError> {

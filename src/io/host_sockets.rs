@@ -531,4 +531,3 @@ pub(super) fn explain(error: &io::Error, v4: bool) -> SocketError {
         _ => SocketError::Other,
     }
 }
-

@@ -7,15 +7,14 @@ mod control;
 #[path = "../common/daemon.rs"]
 mod harness;
 mod holder;
+mod packet_uplink;
 mod packets;
 mod probes;
 mod processes;
+mod published;
+mod same_network;
 mod sockets;
 mod store;
-mod support;
-mod taps;
-mod uplink;
-mod same_network;
 mod support;
 mod taps;
 mod traffic;

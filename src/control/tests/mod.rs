@@ -24,8 +24,8 @@ use super::{Control, ControlError, Outside, Settings};
 use crate::attach::protocol::{AttachRequest, Attached};
 use crate::base::ids::{PortId, UplinkId};
 use crate::config::Tables;
-use crate::io::netns::NetNsId;
 use crate::io::host_listen::{ListenError, Listener, Transport};
+use crate::io::netns::NetNsId;
 use crate::io::tap::Tap;
 use crate::stage::sockets::{ListenerId, Published};
 use crate::wire::mac::Mac;
@@ -176,7 +176,8 @@ struct Daemon {
 
 impl Daemon {
     fn new() -> Self {
-        Self { fake: Fake::default(), store: MemoryStore::default(), config: Config::default() }
+        let config = Config { default_uplink: Some("none".to_owned()), ..Config::default() };
+        Self { fake: Fake::default(), store: MemoryStore::default(), config }
     }
 
     /// Starts: the workers are new ones, all else is as it was.
@@ -206,8 +207,10 @@ impl Daemon {
 
 /// A running daemon with the network `blue`, of both families.
 fn running() -> (Daemon, Control) {
-    let daemon = Daemon::new();
+    let mut daemon = Daemon::new();
     let mut control = daemon.start().unwrap();
+    // Said once: what a test makes its default uplink stays across a restart.
+    daemon.config.default_uplink = None;
     control.create_network(&blue()).unwrap();
     (daemon, control)
 }

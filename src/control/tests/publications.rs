@@ -190,7 +190,8 @@ fn the_target_knows_what_its_clients_see_and_whom_it_answers_directly() {
         daemon.fake.world().listening.values().next().unwrap().target.as_ref().clone()
     };
     control.detach("web", None, "").unwrap();
-    let wish = AttachRequest { publish: vec!["80".into()], netns: Some(netns(7)), ..request("web") };
+    let wish =
+        AttachRequest { publish: vec!["80".into()], netns: Some(netns(7)), ..request("web") };
     let attached = control.attach(&wish, Vec::new()).unwrap();
     let seen = target(&daemon);
     let both = [ip("10.20.0.1"), ip("fd20::1")].map(|a| Some(Addr::from(a)));

@@ -54,7 +54,10 @@ impl TcpFlows {
         self.listeners.known.insert(listener.published.listener, listener);
     }
 
-    pub(in crate::stage::sockets) fn published(&mut self, id: ListenerId) -> Option<&mut Published> {
+    pub(in crate::stage::sockets) fn published(
+        &mut self,
+        id: ListenerId,
+    ) -> Option<&mut Published> {
         self.listeners.known.get_mut(&id).map(|listener| &mut listener.published)
     }
 
