@@ -4,19 +4,23 @@
 mod attach;
 mod commands;
 mod control;
+mod demo;
+mod gone;
 #[path = "../common/daemon.rs"]
 mod harness;
 mod holder;
+mod lease;
 mod packet_uplink;
 mod packets;
 mod probes;
 mod processes;
 mod published;
 mod same_network;
+mod socket_loop;
 mod sockets;
 mod store;
 mod support;
+mod survival;
 mod taps;
 mod traffic;
-mod uplink;
 mod world;

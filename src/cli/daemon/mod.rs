@@ -25,6 +25,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use self::attaching::lock;
+pub(super) use self::background::Launch;
 use self::log::LogFormat;
 use super::human::unix_millis;
 use super::options::Global;
@@ -68,7 +69,7 @@ pub(crate) struct Daemon {
     /// /var/lib/wharf for root, $XDG_STATE_HOME/wharf otherwise.
     #[arg(long, value_name = "DIR", env = "WHARF_STATE_DIR", hide_env_values = true)]
     state_dir: Option<PathBuf>,
-    /// Way out of networks that name none: sockets (the default), packet:IFACE or none
+    /// Way out of networks that name none: sockets, packet:IFACE or none
     #[arg(long, value_name = "UPLINK", value_parser = uplink)]
     uplink: Option<String>,
     /// Worker threads
