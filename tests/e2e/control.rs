@@ -11,9 +11,10 @@ use wharf::attach::client::attach;
 use wharf::attach::protocol::{AttachReply, AttachRequest, Attached, Hello, Refusal};
 use wharf::attach::server::{Access, serve_one};
 use wharf::control::config::{Config, Paths};
-use wharf::control::keeper::{HolderKeeper, release};
+use wharf::control::keeper::HolderKeeper;
 use wharf::control::model::{EventKind, NetworkSpec};
 use wharf::control::netstate::SystemHost;
+use wharf::control::outside::Keeper;
 use wharf::control::store::redb::RedbStore;
 use wharf::control::workers::Workers;
 use wharf::control::{Control, Outside, Settings};
@@ -35,7 +36,8 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let _ = release(&self.path().join("holder.sock"));
+        let nobody = || Err(std::io::Error::other("none is started for this"));
+        let _ = HolderKeeper::new(self.path().join("holder.sock"), nobody).release();
     }
 }
 

@@ -4,18 +4,25 @@
 mod attach;
 mod commands;
 mod control;
+mod gone;
+mod demo;
 #[path = "../common/daemon.rs"]
 mod harness;
 mod holder;
+mod lease;
+mod packet_uplink;
 mod packets;
 mod probes;
 mod processes;
 mod same_network;
+mod socket_loop;
 mod sockets;
 mod store;
 mod support;
+mod survival;
+mod sockets;
+mod store;
 mod support;
-mod taps;
 mod taps;
 mod traffic;
 mod uplink;

@@ -308,3 +308,20 @@ pub(crate) fn namespaces() -> usize {
     }
     found.len()
 }
+
+/// The one process of this world that was started as `wharf WORD`.
+#[track_caller]
+pub(crate) fn process_named(word: &str) -> Process {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
+        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let mut words = line.split(|byte| *byte == 0);
+        let program = words.next().unwrap_or_default();
+        if program.ends_with(b"wharf") && words.next() == Some(word.as_bytes()) {
+            found.push(pid);
+        }
+    }
+    assert_eq!(found.len(), 1, "processes of `wharf {word}`: {found:?}");
+    Process::open(found[0]).unwrap()
+}

@@ -25,6 +25,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use self::attaching::lock;
+pub(super) use self::background::Launch;
 use self::log::LogFormat;
 use super::human::unix_millis;
 use super::options::Global;

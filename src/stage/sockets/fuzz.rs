@@ -4,11 +4,17 @@
 use std::sync::Arc;
 
 use super::headers::TcpFields;
-use super::*;
-use crate::base::ids::DomainId;
-use crate::base::time::Span;
-use crate::packet::{Csum, FlowKey, FrameBatch, Gso, Offload, Scope};
+use super::{
+    Delivery, Forbidden, FrameSlot, Inside, Link, ListenerId, Published, Room, SockAddr,
+    SocketCall, SocketError, SocketEvent, SocketFlows, SocketId, SocketOutput, Target, TcpState,
+    Via, headers,
+};
+use crate::base::hash::Seed;
+use crate::base::ids::{DomainId, PortId};
+use crate::base::time::{Span, Time};
+use crate::packet::{Csum, FlowKey, FrameBatch, FrameMut, Gso, Offload, Parsed, Scope};
 use crate::wire::addr::Addr;
+use crate::wire::ipv6;
 use crate::wire::mac::Mac;
 
 /// Runs the operations in `data`.

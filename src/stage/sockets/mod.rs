@@ -112,7 +112,7 @@ impl SocketFlows {
         match event {
             SocketEvent::Incoming { listener } => {
                 self.tcp.incoming(listener, shared, out);
-                self.udp.incoming(listener, out);
+                self.udp.clients.incoming(listener, out);
             }
             SocketEvent::Accepted { socket, client, local, room } => {
                 self.tcp.accepted(socket, (client, local), room, shared, out);
@@ -130,7 +130,7 @@ impl SocketFlows {
                 segment,
             } => {
                 let datagram = udp::Datagram { slot, from, to, segment };
-                self.udp.from_listener(listener, datagram, frame, shared, out);
+                self.udp.clients.received(listener, &datagram, frame, shared, out);
             }
             SocketEvent::Connected { socket, .. }
             | SocketEvent::Failed { socket, .. }
@@ -182,13 +182,13 @@ impl SocketFlows {
 
     /// Datagrams of a bound UDP socket are for a container from now on.
     pub fn publish_udp(&mut self, published: Published) {
-        self.udp.publish(published);
+        self.udp.clients.publish(published);
     }
 
     /// The listener is closed. TCP connections that stand stay; UDP clients are forgotten.
     pub fn unpublish(&mut self, listener: ListenerId) {
         self.tcp.unpublish(listener);
-        self.udp.unpublish(listener, &mut self.shared);
+        self.udp.clients.unpublish(listener);
     }
 
     /// A container is gone: its sockets are closed, and peers of its connections are reset.

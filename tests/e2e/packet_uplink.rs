@@ -1,203 +1,3 @@
-<<<<<<< HEAD
-//! The smallest worker of a socket uplink: one TAP, the flow machines, host sockets.
-
-use std::net::IpAddr;
-use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
-
-use wharf::base::hash::Seed;
-use wharf::base::ids::{DomainId, PortId};
-use wharf::base::time::{Span, Time};
-use wharf::io::host_listen::Listener;
-use wharf::io::host_sockets::{Executed, Features, HostSockets};
-use wharf::io::netns::in_namespace;
-use wharf::io::poller::{Poller, Token, Wish};
-use wharf::io::tap::Tap;
-use wharf::packet::{FrameBatch, Parsed};
-use wharf::stage::sockets::{
-    Delivery, FrameSlot, Inside, Link, ListenerId, Published, SocketFlows, SocketOutput, Target,
-};
-use wharf::wire::addr::Addr;
-use wharf::wire::mac::Mac;
-
-use crate::support::Host;
-
-pub(crate) const GATEWAY: Mac = Mac([2, 66, 10, 0, 0, 1]);
-const TAP: Token = Token(1);
-pub(crate) const INSIDE_V4: &str = "10.0.0.2";
-pub(crate) const INSIDE_V6: &str = "fd10::2";
-
-/// A container: a namespace whose default routes lead to the uplink.
-pub(crate) fn container() -> Host {
-    let host = Host::new(&["10.0.0.2/24", "fd10::2/64"], 1);
-    for (family, gateway) in [("-4", "10.0.0.1"), ("-6", "fd10::1")] {
-        let lladdr = GATEWAY.to_string();
-        let neigh = ["neigh", "add", gateway, "lladdr", &lladdr, "dev", "eth0", "nud", "permanent"];
-        let route = ["route", "add", "default", "via", gateway, "dev", "eth0"];
-        for args in [&neigh[..], &route[..]] {
-            ip(&host, family, args);
-        }
-    }
-    host
-}
-
-fn ip(host: &Host, family: &str, args: &[&str]) {
-    let run = || Command::new("ip").arg(family).args(args).output().expect("ip runs");
-    let output = in_namespace(&host.ns, run).unwrap();
-    assert!(output.status.success(), "ip {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-pub(crate) struct Uplink {
-    pub(crate) flows: SocketFlows,
-    pub(crate) sockets: HostSockets,
-    poller: Poller,
-    tap: Tap,
-    batch: FrameBatch,
-    received: FrameBatch,
-    out: SocketOutput,
-    began: Instant,
-}
-
-impl Uplink {
-    pub(crate) fn new(tap: Tap, features: Features) -> Self {
-        let poller = Poller::new().unwrap();
-        poller.add(&tap, TAP, Wish::Read).unwrap();
-        Self {
-            flows: SocketFlows::new(Seed(42)),
-            sockets: HostSockets::new(features),
-            poller,
-            tap,
-            batch: FrameBatch::new(),
-            received: FrameBatch::new(),
-            out: SocketOutput::default(),
-            began: Instant::now(),
-        }
-    }
-
-    /// Serves a listener for the container's `port`.
-    pub(crate) fn publish(&mut self, listener: Listener, port: u16, mac: Mac) {
-        let addr = |text: &str| Some(text.parse::<Addr>().unwrap());
-        let target = Target {
-            port: PortId(1),
-            domain: DomainId(1),
-            link: Link { inside: mac, gateway: GATEWAY },
-            addrs: [addr(INSIDE_V4), addr(INSIDE_V6)],
-            gateways: [addr("10.0.0.1"), addr("fd10::1")],
-            subnets: vec![],
-            mtu: 1500,
-        };
-        let id = ListenerId(u32::from(port));
-        let published = Published { listener: id, target: target.into(), port };
-        match listener.transport() {
-            wharf::io::host_listen::Transport::Tcp => self.flows.publish_tcp(published),
-            wharf::io::host_listen::Transport::Udp => self.flows.publish_udp(published),
-        }
-        self.sockets.add_listener(&self.poller, id, listener).unwrap();
-    }
-
-    fn now(&self) -> Time {
-        Time(self.began.elapsed().as_nanos() as u64)
-    }
-
-    /// Serves until told to stop.
-    pub(crate) fn run(&mut self, stop: &AtomicBool) {
-        let mut ready = Vec::new();
-        while !stop.load(Ordering::Relaxed) {
-            let more = self.frames();
-            let now = self.now();
-            let longest = Span::from_millis(20);
-            let next = self.flows.next_deadline().map_or(longest, |at| at.since(now).min(longest));
-            let timeout = if more { Span::ZERO } else { next };
-            self.poller.wait(Some(timeout), &mut ready).unwrap();
-            let now = self.now();
-            for ready in ready.drain(..) {
-                if HostSockets::owns(ready.token) {
-                    for event in self.sockets.ready(&ready).into_iter().flatten() {
-                        self.flows.event(now, event, &mut self.out);
-                    }
-                }
-            }
-            self.flows.tick(now, &mut self.out);
-            self.work(now);
-        }
-    }
-
-    /// One batch from the TAP; whether there may be more.
-    fn frames(&mut self) -> bool {
-        self.batch.clear();
-        let mut more = true;
-        while let Some(room) = self.batch.spare() {
-            match self.tap.read(room) {
-                Ok(n) => self.batch.commit(n).unwrap(),
-                Err(_) => {
-                    more = false;
-                    break;
-                }
-            }
-        }
-        let now = self.now();
-        for n in 0..self.batch.len() {
-            let Ok(parsed) = Parsed::new(self.batch.bytes(n)) else { continue };
-            let gateway: IpAddr =
-                if parsed.src.is_v4() { "10.0.0.1" } else { "fd10::1" }.parse().unwrap();
-            let inside = Inside {
-                port: PortId(1),
-                domain: DomainId(1),
-                mtu: 1500,
-                gateway: Some(gateway.into()),
-                redirect: None,
-            };
-            let frame = self.batch.frame(n);
-            let slot = FrameSlot(n as u16);
-            let _ = self.flows.frame(now, &inside, &parsed, &frame, slot, &mut self.out);
-        }
-        self.flows.flush(now, &mut self.out);
-        self.work(now);
-        more
-    }
-
-    fn work(&mut self, now: Time) {
-        loop {
-            let calls = std::mem::take(&mut self.out.calls);
-            self.deliver();
-            if calls.is_empty() {
-                break;
-            }
-            for call in &calls {
-                loop {
-                    let (batch, received) = (&self.batch, &mut self.received);
-                    match self.sockets.execute(&self.poller, (call, &self.out), batch, received) {
-                        Executed::Done => break,
-                        Executed::Event(event) => {
-                            self.flows.event(now, event, &mut self.out);
-                            break;
-                        }
-                        Executed::NoRoom => {}
-                    }
-                    self.deliver();
-                }
-            }
-            self.flows.flush(now, &mut self.out);
-        }
-        self.out.clear();
-    }
-
-    fn deliver(&mut self) {
-        for delivery in self.out.deliveries.drain(..) {
-            match delivery {
-                Delivery::Slot { slot, .. } => {
-                    let _ = self.tap.write(self.received.with_vnet_header(usize::from(slot.0)));
-                }
-                Delivery::Made { frame, .. } => {
-                    let mut owned = wharf::packet::PacketBuf::new(frame.bytes(), frame.offload);
-                    let _ = self.tap.write(owned.with_vnet_header());
-                }
-            }
-        }
-        self.received.clear();
-    }
-=======
 //! The `packet` uplink with static addresses: out behind the switch's address, in through published
 //! ports, and back in from inside.
 
@@ -246,7 +46,7 @@ fn reaches_not(lan: &Lan, port: u16) {
 
 #[test]
 fn a_container_reaches_the_lan_behind_the_uplink_s_address() {
-    in_world("uplink::a_container_reaches_the_lan_behind_the_uplink_s_address", |dir| {
+    in_world("packet_uplink::a_container_reaches_the_lan_behind_the_uplink_s_address", |dir| {
         let (world, lan) = world(dir);
         let web = world.container("web", "--network blue");
         serve_whoami(&lan.remote, 7000);
@@ -268,7 +68,7 @@ fn a_container_reaches_the_lan_behind_the_uplink_s_address() {
 
 #[test]
 fn many_bytes_go_out_and_come_back_exactly() {
-    in_world("uplink::many_bytes_go_out_and_come_back_exactly", |dir| {
+    in_world("packet_uplink::many_bytes_go_out_and_come_back_exactly", |dir| {
         let (world, lan) = world(dir);
         let web = world.container("web", "--network blue");
         for family in FAMILIES {
@@ -279,7 +79,7 @@ fn many_bytes_go_out_and_come_back_exactly() {
 
 #[test]
 fn two_containers_with_one_source_port_are_told_apart() {
-    in_world("uplink::two_containers_with_one_source_port_are_told_apart", |dir| {
+    in_world("packet_uplink::two_containers_with_one_source_port_are_told_apart", |dir| {
         let (world, lan) = world(dir);
         let (a, b) =
             (world.container("a", "--network blue"), world.container("b", "--network blue"));
@@ -299,7 +99,7 @@ fn two_containers_with_one_source_port_are_told_apart() {
 
 #[test]
 fn the_lan_reaches_a_published_port_and_is_seen_as_itself() {
-    in_world("uplink::the_lan_reaches_a_published_port_and_is_seen_as_itself", |dir| {
+    in_world("packet_uplink::the_lan_reaches_a_published_port_and_is_seen_as_itself", |dir| {
         let (world, lan) = world(dir);
         let web = world.container("web", "--network blue -p 1180:5000 -p 1180:5000/udp");
         serve_whoami(&web.ns(), 5000);
@@ -318,7 +118,7 @@ fn the_lan_reaches_a_published_port_and_is_seen_as_itself() {
 
 #[test]
 fn many_bytes_come_in_through_a_published_port_exactly() {
-    in_world("uplink::many_bytes_come_in_through_a_published_port_exactly", |dir| {
+    in_world("packet_uplink::many_bytes_come_in_through_a_published_port_exactly", |dir| {
         let (world, lan) = world(dir);
         let web = world.container("web", "--network blue -p 1180:5000");
         for family in FAMILIES {
@@ -337,7 +137,7 @@ fn many_bytes_come_in_through_a_published_port_exactly() {
 
 #[test]
 fn a_range_of_ports_is_published_port_by_port() {
-    in_world("uplink::a_range_of_ports_is_published_port_by_port", |dir| {
+    in_world("packet_uplink::a_range_of_ports_is_published_port_by_port", |dir| {
         let (world, lan) = world(dir);
         let options = "--network blue -p 9000-9002:6000-6002 -p 9000-9002:6000-6002/udp";
         let web = world.container("web", options);
@@ -353,7 +153,7 @@ fn a_range_of_ports_is_published_port_by_port() {
 
 #[test]
 fn a_port_that_is_left_to_the_switch_is_chosen_and_told() {
-    in_world("uplink::a_port_that_is_left_to_the_switch_is_chosen_and_told", |dir| {
+    in_world("packet_uplink::a_port_that_is_left_to_the_switch_is_chosen_and_told", |dir| {
         let (world, lan) = world(dir);
         let web = world.container("web", "--network blue -p 0:5000 -p 5000/udp");
         serve_whoami(&web.ns(), 5000);
@@ -378,35 +178,38 @@ fn a_port_that_is_left_to_the_switch_is_chosen_and_told() {
 
 #[test]
 fn a_published_port_is_reached_from_its_own_and_from_another_network() {
-    in_world("uplink::a_published_port_is_reached_from_its_own_and_from_another_network", |dir| {
-        let (world, lan) = world(dir);
-        world.ok(&format!("network create red {RED}"));
-        let web = world.container("web", "--network blue -p 1180:5000 -p 1180:5000/udp");
-        let near = world.container("near", "--network blue");
-        let far = world.container("far", "--network red");
-        serve_whoami(&web.ns(), 5000);
-        for family in FAMILIES {
-            for ask in [whoami_tcp, whoami_udp] {
-                // From the same subnet the answer must come back this way, so the gateway is seen.
-                let gateway = if family == Family::V4 { "10.20.0.1" } else { "fd20::1" };
-                let seen = ask(&near.ns(), ours(family, 1180), PATIENCE).unwrap();
-                assert_eq!(seen.by_server.ip().to_string(), gateway);
-                // The server itself, through its own publication.
-                ask(&web.ns(), ours(family, 1180), PATIENCE).unwrap();
-                // From elsewhere the client is seen as itself.
-                let seen = ask(&far.ns(), ours(family, 1180), PATIENCE).unwrap();
-                assert_eq!(seen.by_server, seen.client);
-                // The networks are isolated all the same.
-                assert!(ask(&far.ns(), (web.addr(family), 5000).into(), NEVER).is_err());
+    in_world(
+        "packet_uplink::a_published_port_is_reached_from_its_own_and_from_another_network",
+        |dir| {
+            let (world, lan) = world(dir);
+            world.ok(&format!("network create red {RED}"));
+            let web = world.container("web", "--network blue -p 1180:5000 -p 1180:5000/udp");
+            let near = world.container("near", "--network blue");
+            let far = world.container("far", "--network red");
+            serve_whoami(&web.ns(), 5000);
+            for family in FAMILIES {
+                for ask in [whoami_tcp, whoami_udp] {
+                    // From the same subnet the answer must come back this way, so the gateway is seen.
+                    let gateway = if family == Family::V4 { "10.20.0.1" } else { "fd20::1" };
+                    let seen = ask(&near.ns(), ours(family, 1180), PATIENCE).unwrap();
+                    assert_eq!(seen.by_server.ip().to_string(), gateway);
+                    // The server itself, through its own publication.
+                    ask(&web.ns(), ours(family, 1180), PATIENCE).unwrap();
+                    // From elsewhere the client is seen as itself.
+                    let seen = ask(&far.ns(), ours(family, 1180), PATIENCE).unwrap();
+                    assert_eq!(seen.by_server, seen.client);
+                    // The networks are isolated all the same.
+                    assert!(ask(&far.ns(), (web.addr(family), 5000).into(), NEVER).is_err());
+                }
             }
-        }
-        reaches(&lan, 1180);
-    });
+            reaches(&lan, 1180);
+        },
+    );
 }
 
 #[test]
 fn a_live_container_s_port_is_published_and_unpublished() {
-    in_world("uplink::a_live_container_s_port_is_published_and_unpublished", |dir| {
+    in_world("packet_uplink::a_live_container_s_port_is_published_and_unpublished", |dir| {
         let (world, lan) = world(dir);
         let web = world.container("web", "--network blue");
         serve_whoami(&web.ns(), 5000);
@@ -436,7 +239,7 @@ fn a_live_container_s_port_is_published_and_unpublished() {
 #[test]
 fn a_client_that_goes_on_talking_reaches_the_next_container_on_its_port() {
     in_world(
-        "uplink::a_client_that_goes_on_talking_reaches_the_next_container_on_its_port",
+        "packet_uplink::a_client_that_goes_on_talking_reaches_the_next_container_on_its_port",
         |dir| {
             let (world, lan) = world(dir);
             let first = world.container("first", "--network blue -p 1180:5000/udp");
@@ -463,7 +266,7 @@ fn a_client_that_goes_on_talking_reaches_the_next_container_on_its_port() {
 
 #[test]
 fn a_network_without_uplink_or_an_internal_one_has_no_way_out() {
-    in_world("uplink::a_network_without_uplink_or_an_internal_one_has_no_way_out", |dir| {
+    in_world("packet_uplink::a_network_without_uplink_or_an_internal_one_has_no_way_out", |dir| {
         let (world, lan) = world(dir);
         serve_whoami(&lan.remote, 7000);
         world.ok(&format!("network create red --internal {RED}"));
@@ -488,7 +291,7 @@ fn a_network_without_uplink_or_an_internal_one_has_no_way_out() {
 
 #[test]
 fn an_uplink_whose_interface_disappears_says_so() {
-    in_world("uplink::an_uplink_whose_interface_disappears_says_so", |dir| {
+    in_world("packet_uplink::an_uplink_whose_interface_disappears_says_so", |dir| {
         let (world, lan) = world(dir);
         drop(lan);
         // The other end of the cable dies with its namespace, and so does ours.
@@ -498,5 +301,4 @@ fn an_uplink_whose_interface_disappears_says_so() {
         let notes = world.ok("status");
         assert!(notes.contains("the uplink `default` does not work"), "{notes}");
     });
->>>>>>> e2e
 }
