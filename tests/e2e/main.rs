@@ -4,8 +4,8 @@
 mod attach;
 mod commands;
 mod control;
-mod gone;
 mod demo;
+mod gone;
 #[path = "../common/daemon.rs"]
 mod harness;
 mod holder;
@@ -20,10 +20,6 @@ mod sockets;
 mod store;
 mod support;
 mod survival;
-mod sockets;
-mod store;
-mod support;
 mod taps;
 mod traffic;
-mod uplink;
 mod world;
