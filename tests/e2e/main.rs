@@ -4,15 +4,20 @@
 mod attach;
 mod commands;
 mod control;
+mod frames;
 mod gone;
 #[path = "../common/daemon.rs"]
 mod harness;
 mod holder;
+mod host;
+mod isolation;
 mod lease;
+mod modes;
 mod packet_uplink;
 mod packets;
 mod probes;
 mod processes;
+mod refusals;
 mod same_network;
 mod sockets;
 mod store;
