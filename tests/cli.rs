@@ -1,12 +1,13 @@
 //! The built program as a user meets it: what it prints, where, and how it ends. Nothing here needs a
 //! daemon or a right.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-/// Runs `wharf` with a runtime directory in which no daemon is.
+/// Runs `wharf` with a runtime directory in which no daemon is, nor can be.
 fn wharf(arguments: &[&str]) -> Output {
-    wharf_in(Path::new("/nonexistent/wharf"), arguments)
+    wharf_in(Path::new("/dev/null/wharf"), arguments)
 }
 
 fn wharf_in(runtime_dir: &Path, arguments: &[&str]) -> Output {
@@ -89,6 +90,9 @@ fn wrong_usage_ends_with_two_and_says_what_is_wrong() {
         (&["network", "create", "blue", "--subnet", "10.0.0.1/24"], "10.0.0.0/24"),
         (&["network", "update", "blue"], "nothing to change"),
         (&["uplink", "create", "lan", "--packet", "eth0"], "--address"),
+        (&["uplink", "create", "lan"], "--sockets"),
+        (&["uplink", "create", "lan", "--sockets", "--packet", "eth0"], "--packet"),
+        (&["uplink", "create", "lan", "--sockets", "--address", "dhcp"], "--address"),
         (&["trace", "--from", "web", "--to", "db:80"], "ADDR"),
         (&["daemon", "--uplink", "carrier-pigeon"], "carrier-pigeon"),
         (&["inspect"], "NAME"),
@@ -123,7 +127,7 @@ fn without_a_daemon_every_command_says_so_and_what_to_do() {
         let output = wharf(arguments);
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", stderr(&output));
         let text = stderr(&output);
-        let first = "wharf: no daemon is running at /nonexistent/wharf/api.sock\n";
+        let first = "wharf: no daemon is running at /dev/null/wharf/api.sock\n";
         assert!(text.starts_with(first), "{arguments:?}: {text}");
         assert!(text.contains("\nhint: start one with `wharf daemon --background`"), "{text}");
         assert_eq!(text.lines().count(), 2, "{text}");
@@ -132,12 +136,13 @@ fn without_a_daemon_every_command_says_so_and_what_to_do() {
 }
 
 #[test]
-fn run_without_a_daemon_fails_as_docker_does_and_starts_nothing() {
-    for arguments in [
-        &["run", "touch", "/nonexistent/x"][..],
-        &["exec", "web", "true"],
-        &["run", "--network", "container:web", "true"],
-    ] {
+fn what_keeps_run_from_starting_is_wharf_s_failure_as_docker_has_it() {
+    let output = wharf(&["run", "true"]);
+    assert_eq!(output.status.code(), Some(125), "{}", stderr(&output));
+    let text = "wharf: cannot use the directory /dev/null/wharf: not a directory";
+    assert!(stderr(&output).starts_with(text), "{}", stderr(&output));
+    for arguments in [&["exec", "web", "true"][..], &["run", "--network", "container:web", "true"]]
+    {
         let output = wharf(arguments);
         assert_eq!(output.status.code(), Some(125), "{arguments:?}: {}", stderr(&output));
         assert!(stderr(&output).starts_with("wharf: no daemon is running"));

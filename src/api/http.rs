@@ -136,7 +136,9 @@ async fn send(
 async fn connect(socket: &Path) -> Result<SendRequest<Full<Bytes>>, HttpError> {
     let path = socket.to_owned();
     let stream = UnixStream::connect(socket).await.map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => HttpError::NoDaemon(path),
+        io::ErrorKind::NotFound
+        | io::ErrorKind::NotADirectory
+        | io::ErrorKind::ConnectionRefused => HttpError::NoDaemon(path),
         io::ErrorKind::PermissionDenied => HttpError::NotAllowed(path),
         _ => HttpError::Connect { path, source },
     })?;

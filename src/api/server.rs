@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ const GRACE: Duration = Duration::from_secs(3);
 #[derive(Clone)]
 pub(super) struct Service {
     control: Arc<Mutex<Control>>,
-    stop: Arc<watch::Sender<Option<StopRequest>>>,
+    handle: Handle,
 }
 
 /// An answer that is an error.
@@ -40,6 +41,35 @@ pub(super) struct Service {
 pub(super) struct Problem {
     status: StatusCode,
     body: ErrorBody,
+}
+
+/// A hold on a server from other threads.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    stop: Arc<watch::Sender<Option<StopRequest>>>,
+    requests: Arc<AtomicU64>,
+}
+
+impl Handle {
+    /// A handle of a server that is still to be started.
+    #[allow(clippy::new_without_default, reason = "a server's handle, not a value")]
+    pub fn new() -> Self {
+        Self { stop: Arc::new(watch::channel(None).0), requests: Arc::default() }
+    }
+
+    /// Ends the server, and with it the daemon. The first request counts.
+    pub fn stop(&self, request: StopRequest) {
+        self.stop.send_if_modified(|stop| {
+            let first = stop.is_none();
+            stop.get_or_insert(request);
+            first
+        });
+    }
+
+    /// How many requests came until now.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
 }
 
 /// What the daemon does at the server's word.
@@ -61,13 +91,14 @@ pub fn serve(
     listener: std::os::unix::net::UnixListener,
     access: Access,
     control: Arc<Mutex<Control>>,
+    handle: Handle,
     hooks: Hooks,
 ) -> io::Result<StopRequest> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
         .build()?;
-    let stopped = runtime.block_on(run(listener, access, control, hooks));
+    let stopped = runtime.block_on(run(listener, access, Service { control, handle }, hooks));
     // A follower that does not read would hold the daemon up.
     runtime.shutdown_timeout(Duration::from_millis(100));
     stopped
@@ -76,17 +107,16 @@ pub fn serve(
 async fn run(
     listener: std::os::unix::net::UnixListener,
     access: Access,
-    control: Arc<Mutex<Control>>,
+    service: Service,
     hooks: Hooks,
 ) -> io::Result<StopRequest> {
-    let (stop, mut stopped) = watch::channel(None);
-    let service = Service { control, stop: Arc::new(stop) };
+    let mut stopped = service.stopping();
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut hangup = signal(SignalKind::hangup())?;
 
     let app = router(service.clone()).into_make_service_with_connect_info::<Peer>();
     let server = axum::serve(Guarded::new(listener, access)?, app)
-        .with_graceful_shutdown(wait_for_stop(service.stop.subscribe()));
+        .with_graceful_shutdown(wait_for_stop(service.stopping()));
     let server = tokio::spawn(server.into_future());
     (hooks.ready)();
     let request = loop {
@@ -103,7 +133,7 @@ async fn run(
             }
         }
     };
-    service.stop(request);
+    service.handle.stop(request);
     if tokio::time::timeout(GRACE, server).await.is_err() {
         tracing::warn!("some API connections did not end in time");
     }
@@ -160,6 +190,7 @@ impl Service {
         T: Send + 'static,
         F: FnOnce(&mut Control) -> Result<T, ControlError> + Send + 'static,
     {
+        self.handle.requests.fetch_add(1, Ordering::Relaxed);
         let control = Arc::clone(&self.control);
         let asked = tokio::task::spawn_blocking(move || {
             // Control validates before it changes anything; what a panic left is still worth serving.
@@ -174,13 +205,9 @@ impl Service {
         }
     }
 
-    /// Ends the daemon. The first request counts.
+    /// Ends the daemon.
     pub(super) fn stop(&self, request: StopRequest) {
-        self.stop.send_if_modified(|stop| {
-            let first = stop.is_none();
-            stop.get_or_insert(request);
-            first
-        });
+        self.handle.stop(request);
     }
 
     /// A stream of events.
@@ -191,7 +218,7 @@ impl Service {
 
     /// Completes when the daemon is to end.
     pub(super) fn stopping(&self) -> watch::Receiver<Option<StopRequest>> {
-        self.stop.subscribe()
+        self.handle.stop.subscribe()
     }
 }
 
@@ -214,8 +241,8 @@ impl Problem {
     }
 
     /// The request makes no sense.
-    pub(super) fn invalid(message: impl ToString) -> Self {
-        Self::status(StatusCode::BAD_REQUEST, message.to_string())
+    pub(super) fn invalid(message: impl fmt::Display) -> Self {
+        Self::status(StatusCode::BAD_REQUEST, format!("{message}"))
     }
 }
 

@@ -107,6 +107,33 @@ pub const SPLIT_HEADERS_MAX: usize = 256;
 pub const EGRESS_QUEUE_FRAMES_MAX: usize = 256;
 /// Bytes queued towards such a port.
 pub const EGRESS_QUEUE_BYTES_MAX: usize = 1024 * 1024;
+/// TCP connections of one worker's socket uplink: each also costs a descriptor and the kernel's own
+/// socket (2.4 KB and its buffers), so the descriptor limit is usually met first.
+pub const SOCKET_TCP_FLOWS_MAX: usize = 65_536;
+/// Closed TCP connections remembered for the sake of a last segment that was lost; beyond this they are
+/// forgotten at once, which costs the container a reset instead of an acknowledgement.
+pub const SOCKET_TIME_WAITS_MAX: usize = 16_384;
+/// UDP sockets of one worker's socket uplink, one for each inside address and port.
+pub const SOCKET_UDP_FLOWS_MAX: usize = 16_384;
+/// Clients of published UDP ports remembered at once; they share the listening sockets.
+pub const SOCKET_UDP_CLIENTS_MAX: usize = 16_384;
+/// Ping sockets of one worker, one for each inside address and echo identifier.
+pub const SOCKET_PING_FLOWS_MAX: usize = 1_024;
+/// Socket flows of one port, so that one container cannot use up the table or the descriptors.
+pub const SOCKET_FLOWS_PER_PORT_MAX: u32 = 16_384;
+/// TCP connections of one port that are not established yet: a SYN flood stops here.
+pub const SOCKET_EMBRYONIC_PER_PORT_MAX: u32 = 512;
+/// Our own memory for one socket flow, busy or idle (the kernel's sockets hold the data).
+pub const SOCKET_FLOW_BYTES_MAX: usize = 1_024;
+/// Remote addresses a UDP socket filters by (RFC 4787 REQ-8). An application that has spoken to more is
+/// peer-to-peer and wants to be reached, so its filter opens.
+pub const SOCKET_UDP_REMOTES_MAX: usize = 8;
+/// Datagrams of one train sent by UDP_SEGMENT: 64 before Linux 6.9, and 63 leaves room for its header.
+pub const SOCKET_UDP_TRAIN_MAX: u32 = 63;
+/// Bytes of one such train: below the largest UDP payload of both families.
+pub const SOCKET_UDP_TRAIN_BYTES_MAX: u32 = 65_000;
+/// Resets and ICMP errors a second that segments without a flow may cause, per worker.
+pub const SOCKET_REFUSALS_PER_SECOND: u64 = 1_000;
 
 /// Endpoints of one daemon: each is a port, and ports of uplinks and of the host come beside them.
 pub const ENDPOINTS_MAX: usize = 16_384;

@@ -25,7 +25,7 @@ fn report(findings: &[Finding]) -> String {
     if !advised.is_empty() {
         text += "\n\nTo change that:";
         for finding in advised {
-            text += &format!("\n  {}: {}", finding.name, finding.advice);
+            text.extend(["\n  ", &finding.name, ": ", &finding.advice]);
         }
     }
     text

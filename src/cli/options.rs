@@ -40,6 +40,12 @@ pub(crate) struct Global {
 }
 
 impl Global {
+    /// Settles where the daemon is. Before anything else: in a user namespace this process is another
+    /// user, whose directory would be another one.
+    pub(crate) fn settle(&mut self) {
+        self.runtime_dir = Some(self.runtime_dir().path().to_owned());
+    }
+
     /// Where the daemon is.
     pub(crate) fn runtime_dir(&self) -> RuntimeDir {
         let dir = self.runtime_dir.clone().filter(|dir| !dir.as_os_str().is_empty());
@@ -72,7 +78,7 @@ pub(crate) struct Format {
 pub(crate) struct EndpointOptions {
     /// Publish a port on the host's addresses
     ///
-    /// Docker's forms: [[hostIP:]hostPort[-end]:]port[-end][/tcp|udp|sctp]. Host port 0, or none,
+    /// Docker's forms: `[[hostIP:]hostPort[-end]:]port[-end][/tcp|udp|sctp]`. Host port 0, or none,
     /// chooses a free one.
     #[arg(long, short = 'p', value_name = "SPEC")]
     pub(crate) publish: Vec<String>,

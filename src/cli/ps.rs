@@ -52,7 +52,7 @@ fn endpoints_table(endpoints: &[EndpointInfo]) -> String {
         [
             endpoint.name.clone(),
             endpoint.network.clone(),
-            list(endpoint.addresses.iter().map(|net| net.addr())),
+            list(endpoint.addresses.iter().map(ipnet::IpNet::addr)),
             endpoint.mac.to_string(),
             match endpoint.state {
                 EndpointState::Up => "up".to_owned(),

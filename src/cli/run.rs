@@ -81,8 +81,7 @@ pub(crate) fn run(global: &Global, args: &Run) -> Outcome {
             supervise(global, args, Network::Of(pid), || Ok(Joined::default()))
         }
         Plan::Networks(networks) => {
-            // Asked before anything is made: the most frequent mistake gets the plainest answer.
-            global.client().status().map_err(|error| ours(error.into()))?;
+            super::daemon::ensure(global).map_err(ours)?;
             supervise(global, args, Network::New, || {
                 prepare_network().map_err(text)?;
                 let own = NetNs::current().map_err(text)?;
@@ -209,14 +208,9 @@ fn write_resolver(dns: &[IpAddr], search: &[String]) -> Option<String> {
 
 /// `resolv.conf(5)`.
 fn resolver(dns: &[IpAddr], search: &[String]) -> String {
-    let mut text = String::new();
-    if !search.is_empty() {
-        text += &format!("search {}\n", search.join(" "));
-    }
-    for server in dns {
-        text += &format!("nameserver {server}\n");
-    }
-    text
+    let search = (!search.is_empty()).then(|| format!("search {}\n", search.join(" ")));
+    let servers = dns.iter().map(|server| format!("nameserver {server}\n"));
+    search.into_iter().chain(servers).collect()
 }
 
 /// Docker's exit code for a failure that is not the command's.
@@ -225,6 +219,7 @@ pub(super) fn ours(failure: Failure) -> Failure {
 }
 
 /// Docker's exit codes for a command that did not start.
+#[allow(clippy::needless_pass_by_value, reason = "for `map_err`")]
 pub(super) fn spawn_failure(error: SpawnError) -> Failure {
     let failure = Failure::new(&error).exit(error.exit_code() as u8);
     match error.exit_code() {

@@ -39,6 +39,8 @@ pub struct Network {
     pub uplink: Option<UplinkId>,
     /// The host's port, if the host takes part.
     pub host_port: Option<PortId>,
+    /// The gateway's address stands for the host's loopback, as far as sockets reach it.
+    pub host_loopback: bool,
 }
 
 impl Network {

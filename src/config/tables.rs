@@ -9,7 +9,7 @@ use crate::base::ids::{DomainId, Generation, NetworkId, PortId, UplinkId};
 use crate::stage::bridge::guard::Guard;
 use crate::stage::route::lpm::RouteTable;
 use crate::stage::service::publish::PublishTable;
-use crate::wire::addr::Addr;
+use crate::wire::addr::{Addr, Family};
 use crate::wire::mac::Mac;
 
 /// Where a route leads.
@@ -26,6 +26,8 @@ pub(crate) struct PortEntry {
     pub(crate) guard: Option<Guard>,
     /// What a frame to be routed is addressed to here: the gateway's MAC, or our own on an uplink.
     pub(crate) router_mac: Mac,
+    /// The gateway's addresses here, IPv4 first: ICMP errors come from them.
+    pub(crate) gateways: [Option<Addr>; 2],
 }
 
 /// Everything the data path reads.
@@ -79,6 +81,11 @@ impl Tables {
     /// The network of a domain, unless it is an uplink's.
     pub fn network_of(&self, domain: DomainId) -> Option<&Arc<Network>> {
         if domain.is_uplink() { None } else { self.networks.get(&NetworkId(domain.0)) }
+    }
+
+    /// All networks.
+    pub fn networks(&self) -> impl Iterator<Item = &Arc<Network>> {
+        self.networks.values()
     }
 
     /// An uplink.
@@ -201,7 +208,10 @@ impl Tables {
         if self.ports.len() <= at {
             self.ports.resize_with(at + 1, || None);
         }
-        self.ports[at] = Some(PortEntry { port: Arc::clone(port), guard, router_mac });
+        let network = self.network_of(port.domain);
+        let gateways = [Family::V4, Family::V6].map(|family| network?.gateway(family));
+        let port = Arc::clone(port);
+        self.ports[at] = Some(PortEntry { port, guard, router_mac, gateways });
     }
 
     fn remove_port(&mut self, id: PortId) {

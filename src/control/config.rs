@@ -18,7 +18,7 @@ use crate::base::limits;
 pub struct Config {
     /// Worker threads; one by default.
     pub workers: Option<usize>,
-    /// The uplink named `default`: `none`, `sockets` or `packet:INTERFACE`.
+    /// The uplink named `default`: `sockets` (if this is not given), `packet:INTERFACE` or `none`.
     pub default_uplink: Option<String>,
     /// MTU of networks that name none; 1500 by default.
     pub mtu: Option<u16>,
@@ -163,7 +163,7 @@ fn no_twins<'a>(key: &str, names: impl Iterator<Item = &'a String>) -> Result<()
 
 fn parse_error(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
     let start = error.span().map_or(0, |s| s.start.min(text.len()));
-    let line = text.as_bytes()[..start].iter().filter(|b| **b == b'\n').count();
+    let line = text.bytes().take(start).filter(|b| *b == b'\n').count();
     ConfigError::Parse {
         path: path.to_owned(),
         line: line + 1,

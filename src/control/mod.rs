@@ -9,14 +9,17 @@
 //! All of it is synchronous. The daemon keeps one [`Control`] behind a mutex for the REST server, the
 //! attach thread and the thread that reads the workers' notices.
 
+mod attaching;
 mod compile;
 pub mod config;
 mod endpoints;
 mod error;
 mod events;
+mod host_port;
 mod host_ports;
 pub mod ipam;
 pub mod keeper;
+mod listeners;
 pub mod model;
 mod names;
 pub mod netstate;
@@ -30,6 +33,7 @@ mod random;
 mod reconcile;
 mod state;
 pub mod store;
+mod subnets;
 mod uplinks;
 pub mod workers;
 
@@ -40,6 +44,7 @@ use self::config::{Config, Paths};
 pub use self::error::ControlError;
 use self::events::Events;
 pub use self::events::Listener;
+use self::listeners::Listeners;
 use self::model::{EventInfo, EventKind, StatusInfo};
 use self::outside::{Dataplane, Host, Keeper};
 use self::state::State;
@@ -60,8 +65,6 @@ pub struct Settings {
     pub clock: fn() -> u64,
     /// Queues of each TAP; the attach protocol's hello says the same.
     pub queues: usize,
-    /// Whether the workers serve the `sockets` uplink.
-    pub socket_uplink: bool,
 }
 
 /// The outside as control sees it.
@@ -86,6 +89,7 @@ pub struct Control {
     events: Events,
     started_ms: u64,
     host_addrs: Vec<IpAddr>,
+    listeners: Listeners,
 }
 
 impl Control {
@@ -93,8 +97,15 @@ impl Control {
     /// everything that the store and the config file want exists, or an event says why not.
     pub fn new(settings: Settings, outside: Outside) -> Result<Self, ControlError> {
         let started_ms = (settings.clock)();
-        let (state, events, host_addrs) = (State::new(), Events::default(), Vec::new());
-        let mut control = Self { settings, outside, state, events, started_ms, host_addrs };
+        let mut control = Self {
+            settings,
+            outside,
+            state: State::new(),
+            events: Events::default(),
+            started_ms,
+            host_addrs: Vec::new(),
+            listeners: Listeners::default(),
+        };
         control.restore()?;
         Ok(control)
     }
@@ -127,7 +138,7 @@ impl Control {
         if self.state.uplink(compile::DEFAULT).is_none() {
             notes.push(
                 "the default uplink is none: networks that name no uplink have no way out; \
-                 `wharf uplink create default --packet IFACE` gives them one"
+                 `wharf uplink create default --sockets` gives them one"
                     .to_owned(),
             );
         }
@@ -139,6 +150,7 @@ impl Control {
                 ));
             }
         }
+        notes.extend(self.listeners.failures().map(|(_, text)| text.clone()));
         notes
     }
 
@@ -150,6 +162,15 @@ impl Control {
     /// Calls `listener` with every event from now on, until it says `false`.
     pub fn subscribe(&mut self, listener: Listener) {
         self.events.listen(listener);
+    }
+
+    /// Gives up every endpoint and what keeps TAPs across a restart: a daemon that ends for good.
+    pub fn release(&mut self) -> Result<(), ControlError> {
+        for endpoint in self.endpoints() {
+            self.detach(&endpoint.id, None, "the daemon ended and released it")?;
+        }
+        let failed = |why| ControlError::System(std::io::Error::other(why));
+        self.outside.keeper.release().map_err(failed)
     }
 
     /// Queues that a TAP must have.
@@ -204,3 +225,6 @@ impl Control {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,18 +6,15 @@ use ipnet::IpNet;
 
 use super::compile::{self, NO_UPLINK};
 use super::error::ControlError;
+use super::ipam::mac_for;
 use super::ipam::range::AddressRange;
-use super::ipam::{Claim, IpamError, mac_for, overlaps, pools};
 use super::model::{EventKind, NetworkInfo, NetworkSpec, NetworkUpdate, SubnetInfo};
-use super::outside::HostInterface;
-use super::store::record::{HostRecord, NetworkRecord, Record};
-use super::{Control, names, random};
-use crate::base::ids::{NetworkId, PortId};
+use super::store::record::{NetworkRecord, Record};
+use super::{Control, names};
+use crate::base::ids::NetworkId;
 use crate::base::limits::NETWORKS_MAX;
 use crate::config::Delta;
-use crate::io::tap::Tap;
 use crate::wire::mac::Mac;
-use crate::worker::command::Command;
 
 /// The MTU of networks that name none.
 const MTU: u16 = 1500;
@@ -54,6 +51,7 @@ impl Control {
             host: None,
             uplink: spec.uplink.clone(),
             mtu,
+            host_loopback: spec.host_loopback,
             created_ms: self.now(),
         };
         match self.install_network(&mut record, spec.host) {
@@ -198,7 +196,7 @@ impl Control {
             uplink: uplink.map(|u| u.record.spec.name.clone()),
             mtu: record.mtu,
             span: false,
-            host_loopback: false,
+            host_loopback: record.host_loopback,
             endpoints,
             created_ms: record.created_ms,
         })
@@ -250,156 +248,6 @@ impl Control {
             format!("give at least {least}"),
         ))
     }
-
-    /// The subnets and gateways of a new network: those asked for, or one of each family.
-    fn choose_subnets(&self, spec: &NetworkSpec) -> Result<Vec<(IpNet, IpAddr)>, ControlError> {
-        let mut claims = self.claims();
-        if spec.host {
-            // The host gets a route to the subnet: it must not hide one that it has.
-            claims.extend(
-                self.outside.host.routes()?.into_iter().filter(|c| !pools::is_catch_all(c)),
-            );
-        }
-        let mut subnets = spec.subnets.clone();
-        for (n, subnet) in subnets.iter().enumerate() {
-            super::ipam::check_subnet(*subnet)?;
-            if subnets[..n].iter().any(|s| s.addr().is_ipv4() == subnet.addr().is_ipv4()) {
-                return Err(ControlError::invalid(
-                    "a network has at most one subnet of each family",
-                    "make a second network for the other one",
-                ));
-            }
-            if let Some(claim) = claims.iter().find(|c| overlaps(&c.net, subnet)) {
-                let (other, holder) = (claim.net, claim.holder.clone());
-                return Err(IpamError::Overlap { subnet: *subnet, other, holder }.into());
-            }
-        }
-        if subnets.is_empty() {
-            claims.extend(self.outside.host.routes()?);
-            let pools = self.settings.config.address_pools();
-            subnets.push(pools::first_free(&pools, false, &claims)?);
-            subnets.push(self.choose_v6(&pools, &claims)?);
-        }
-        pair_gateways(&subnets, &spec.gateways)
-    }
-
-    fn choose_v6(&self, pools: &[pools::Pool], claims: &[Claim]) -> Result<IpNet, ControlError> {
-        if pools.iter().any(|p| p.base.addr().is_ipv6()) {
-            return Ok(pools::first_free(pools, true, claims)?);
-        }
-        let seed: [u8; 5] = random::bytes()?;
-        Ok(pools::random_ula(claims, || random::bytes().unwrap_or(seed))?)
-    }
-
-    /// Ranges that networks and uplinks of this daemon have.
-    pub(super) fn claims(&self) -> Vec<Claim> {
-        let networks = self.state.networks.values().flat_map(|n| {
-            let holder = format!("network {}", n.record.name);
-            n.record.subnets.iter().map(move |(net, _)| Claim { net: *net, holder: holder.clone() })
-        });
-        let uplinks = self.state.uplinks.values().flat_map(|u| {
-            let holder = format!("uplink {}", u.record.spec.name);
-            u.nets().into_iter().map(move |net| Claim { net, holder: holder.clone() })
-        });
-        networks.chain(uplinks).collect()
-    }
-
-    /// Makes the host's interface on a network and notes it in the record.
-    pub(super) fn make_host_port(
-        &mut self,
-        record: &mut NetworkRecord,
-    ) -> Result<Vec<Tap>, ControlError> {
-        let taken = self.outside.host.interfaces()?;
-        let ours: Vec<_> =
-            self.state.networks.values().filter_map(|n| n.record.host.as_ref()).collect();
-        let free = |name: &String| !taken.contains(name) && ours.iter().all(|h| h.ifname != *name);
-        let ifname = (0..=u16::MAX).map(|n| format!("wharf{n}")).find(free).unwrap_or_default();
-        let taps = self.outside.host.make_interface(&host_interface(record, &ifname))?;
-        let port = self.take_port()?;
-        record.host = Some(HostRecord { port, ifname });
-        Ok(taps)
-    }
-
-    /// Plugs the host's interface in.
-    pub(super) fn serve_host_port(&mut self, record: &NetworkRecord, taps: Vec<Tap>) {
-        let Some(host) = &record.host else { return };
-        let uso = taps.first().is_some_and(|t| t.offload().uso);
-        self.send_deltas(compile::host_port(record, uso).into_iter().collect());
-        self.plug(&host_key(record), host.port, taps);
-        self.refresh_host_addresses();
-    }
-
-    fn drop_host_port(&mut self, record: &NetworkRecord) {
-        let Some(host) = &record.host else { return };
-        self.unplug(&host_key(record), host.port);
-        self.state.ports.give_back(host.port.0);
-    }
-
-    /// Hands the TAPs of a port to the workers, and duplicates to their keeper.
-    pub(super) fn plug(&mut self, key: &str, port: PortId, taps: Vec<Tap>) {
-        if let Err(error) = self.outside.keeper.keep(key, &taps) {
-            tracing::warn!("{key} will not survive a restart of the daemon: {error}");
-        }
-        for tap in taps {
-            self.outside.dataplane.send(Command::AddTap(port, tap));
-        }
-    }
-
-    /// Takes a port away from workers and keeper.
-    pub(super) fn unplug(&mut self, key: &str, port: PortId) {
-        self.send_deltas(vec![Delta::RemovePort(port)]);
-        self.outside.dataplane.send(Command::RemoveIo(port));
-        if let Err(error) = self.outside.keeper.forget(key) {
-            tracing::warn!("the holder still keeps {key}: {error}");
-        }
-    }
-
-    pub(super) fn take_port(&mut self) -> Result<PortId, ControlError> {
-        let limit = crate::base::limits::PORTS_MAX;
-        let port = self.state.ports.take().map(PortId);
-        port.ok_or(ControlError::Exhausted { what: "ports", limit })
-    }
-}
-
-/// The key under which the host's interface is kept.
-pub(super) fn host_key(record: &NetworkRecord) -> String {
-    format!("host:{}", record.id.0)
-}
-
-pub(super) fn host_interface(record: &NetworkRecord, name: &str) -> HostInterface {
-    let address = |(net, gateway): &(IpNet, IpAddr)| IpNet::new(*gateway, net.prefix_len()).ok();
-    HostInterface {
-        name: name.to_owned(),
-        mac: record.gateway_mac,
-        addresses: record.subnets.iter().filter_map(address).collect(),
-        mtu: record.mtu,
-    }
-}
-
-/// Each gateway belongs to one subnet; a subnet without one takes its first address.
-fn pair_gateways(
-    subnets: &[IpNet],
-    gateways: &[IpAddr],
-) -> Result<Vec<(IpNet, IpAddr)>, ControlError> {
-    for gateway in gateways {
-        if !subnets.iter().any(|s| s.contains(gateway)) {
-            let subnets = in_words(subnets.iter().map(IpNet::to_string));
-            return Err(IpamError::Outside { addr: *gateway, subnets }.into());
-        }
-    }
-    let mut pairs = Vec::with_capacity(subnets.len());
-    for subnet in subnets {
-        let mut mine = gateways.iter().filter(|g| subnet.contains(*g));
-        let gateway = mine.next().copied();
-        if mine.next().is_some() {
-            return Err(ControlError::invalid(
-                format!("{subnet} was given two gateways"),
-                "give one for each subnet",
-            ));
-        }
-        pairs.push((*subnet, AddressRange::new(*subnet, gateway)?.gateway()));
-    }
-    Ok(pairs)
 }
 
 /// What the words allow and this version does not do.
@@ -408,12 +256,6 @@ fn not_yet(spec: &NetworkSpec) -> Result<(), ControlError> {
         return Err(ControlError::unsupported(
             "networks that span nodes are not part of this version",
             "leave --span out",
-        ));
-    }
-    if spec.host_loopback {
-        return Err(ControlError::unsupported(
-            "reaching the host's loopback through the gateway is not part of this version",
-            "leave --host-loopback out",
         ));
     }
     Ok(())

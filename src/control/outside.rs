@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::ipam::Claim;
+use crate::io::host_listen::{ListenError, Listener, Transport};
 use crate::io::packet::PacketSocket;
 use crate::io::tap::Tap;
 use crate::wire::mac::Mac;
@@ -42,6 +43,11 @@ pub trait Keeper: Send + fmt::Debug {
 
     /// Keeps them no longer.
     fn forget(&mut self, key: &str) -> Result<(), String>;
+
+    /// Keeps nothing any more and ends.
+    fn release(&mut self) -> Result<(), String> {
+        Ok(())
+    }
 
     /// Gives back all that is kept and whose link still exists; keeps on keeping it.
     fn recover(&mut self) -> Result<Vec<(String, Vec<Tap>)>, String>;
@@ -79,11 +85,22 @@ pub trait Host: Send + fmt::Debug {
     /// Opens a NIC for frames to `mac`.
     fn open_packet(&self, interface: &str, mac: Mac) -> Result<OpenedPacket, HostError>;
 
+    /// Binds a port at an address, or at all of both families.
+    fn listen(
+        &self,
+        addr: Option<IpAddr>,
+        port: u16,
+        transport: Transport,
+    ) -> Result<Listener, ListenError>;
+
     /// Makes an interface of the host's own.
     fn make_interface(&self, wanted: &HostInterface) -> Result<Vec<Tap>, HostError>;
 
     /// Names of its interfaces.
     fn interfaces(&self) -> Result<Vec<String>, HostError>;
+
+    /// Packets that a container's interface could not hand to its full ring; `None` if nobody can say.
+    fn ring_drops(&self, pid: u32, ifname: &str) -> Option<u64>;
 }
 
 /// A NIC opened for frames.

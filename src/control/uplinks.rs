@@ -17,7 +17,6 @@ use crate::base::limits::UPLINKS_MAX;
 use crate::config::Delta;
 use crate::datapath::Lan;
 use crate::io::packet::PacketSocket;
-use crate::wire::mac::Mac;
 use crate::worker::command::Command;
 
 /// The MTU of what has no NIC.
@@ -32,8 +31,7 @@ impl Control {
             return Err(ControlError::Exists { kind, name, holder });
         }
         self.check_kind(&spec.kind)?;
-        let [a, b, c, d, e] = random::bytes()?;
-        let mac = Mac([0x02, a, b, c, d, e]);
+        let mac = random::mac()?;
         let id = self.state.uplink_ids.take().map(UplinkId);
         let id = id.ok_or(ControlError::Exhausted { what: "uplinks", limit: UPLINKS_MAX })?;
         let made = self.take_port().and_then(|port| {
@@ -242,11 +240,7 @@ impl Control {
 
     fn check_kind(&self, kind: &UplinkKind) -> Result<(), ControlError> {
         match kind {
-            UplinkKind::Sockets if self.settings.socket_uplink => Ok(()),
-            UplinkKind::Sockets => Err(ControlError::unsupported(
-                "the `sockets` uplink is not part of this version",
-                "use `--packet IFACE`, or no uplink",
-            )),
+            UplinkKind::Sockets => Ok(()),
             UplinkKind::Packet(packet) => self.check_packet(packet),
         }
     }

@@ -280,6 +280,7 @@ impl Datapath {
         let key = match route.next_hop {
             NextHop::Station(mac) => HopKey::Station(route.egress, mac),
             NextHop::Neighbour(addr) => HopKey::Neighbour(route.egress, addr),
+            NextHop::Sockets => HopKey::Sockets(route.egress),
         };
         self.hops.acquire(key, src_mac, mtu)
     }
@@ -332,7 +333,8 @@ impl Datapath {
         frame: &mut Frame<'_>,
     ) -> Result<(), DropReason> {
         let mut flow = Flow::new(frame.now, keys, ports);
-        match first_state(&slot.parsed, frame.batch.bytes(frame.at)) {
+        let to_sockets = self.hops.get(hops[0]).is_some_and(Hop::is_sockets);
+        match first_state(to_sockets, &slot.parsed, frame.batch.bytes(frame.at)) {
             Ok(state) => flow.tcp = state,
             Err(reason) => {
                 flow.hops = hops;
@@ -395,8 +397,10 @@ type Settled = (FlowKey, [HopId; 2], Option<MappingId>);
 
 /// TCP's state after a flow's first packet. Connections older than the flow table are picked up: a
 /// daemon that was started again has an empty one.
-fn first_state(parsed: &Parsed, frame: &[u8]) -> Result<TcpState, DropReason> {
-    if parsed.proto != ipv6::TCP || parsed.fragment == Fragment::Later {
+///
+/// Of a flow that ends in sockets only one direction passes here; its state is kept there.
+fn first_state(to_sockets: bool, parsed: &Parsed, frame: &[u8]) -> Result<TcpState, DropReason> {
+    if to_sockets || parsed.proto != ipv6::TCP || parsed.fragment == Fragment::Later {
         return Ok(TcpState::default());
     }
     let segment = TcpSegment::read(parsed, frame).ok_or(DropReason::Malformed)?;

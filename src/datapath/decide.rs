@@ -55,6 +55,8 @@ pub enum NextHop {
     Station(Mac),
     /// A neighbour to be asked for.
     Neighbour(Addr),
+    /// A flow of the socket uplink.
+    Sockets,
 }
 
 /// Which source the packet leaves with.
@@ -246,7 +248,7 @@ fn to_uplink(tables: &Tables, network: &Network, key: &FlowKey, notes: &mut Note
     }
     let to = (key.dst, key.dst_port);
     if uplink.kind == UplinkKind::Sockets {
-        let next_hop = NextHop::Station(Mac::ZERO);
+        let next_hop = NextHop::Sockets;
         return Decision::Route(Route { egress: uplink.port, next_hop, to, snat: Snat::Keep });
     }
     let (Some(own), Some(next)) = (uplink.addr(key.dst.family()), uplink.next_hop(key.dst)) else {

@@ -10,6 +10,7 @@ use crate::base::ids::PortId;
 use crate::base::time::Time;
 use crate::packet::parse::is_icmp_non_query;
 use crate::packet::{DropReason, Fragment, FrameBatch, Parsed, Rewrite};
+use crate::stage::flow::tcp::Phase;
 use crate::stage::flow::{Direction, FlowIndex, TcpSegment, Transition};
 use crate::stage::route::mtu;
 use crate::wire::{ipv6, tcp};
@@ -45,13 +46,21 @@ impl Datapath {
         let routed = hop.is_routed();
         let plain = if routed {
             parsed.ttl > 1
-                && parsed.tcp_flags & tcp::SYN == 0
+                && (parsed.tcp_flags & tcp::SYN == 0 || hop.is_sockets())
                 && mtu::fits(parsed, batch.bytes(at), batch.offload(at), hop.mtu)
         } else {
             hop.dst_mac == parsed.dst_mac
         };
         if !plain || hop.fresh_until <= now {
             return false;
+        }
+        if hop.is_sockets() {
+            let sent = self.track(now, index, direction, parsed, batch.bytes(at));
+            let sent = sent.and_then(|_| self.to_sockets(now, ingress, parsed, at, batch, out));
+            if let Err(reason) = sent {
+                self.drop_frame(ingress, reason);
+            }
+            return true;
         }
         let egress = hop.port();
         let rewrite = Rewrite {
@@ -81,7 +90,7 @@ impl Datapath {
     ) -> Result<Transition, DropReason> {
         let flow = self.flows.get_mut(index);
         let mut transition = Transition::Unchanged;
-        if parsed.proto == ipv6::TCP && parsed.fragment == Fragment::Whole {
+        if flow.tcp.phase() != Phase::None && parsed.fragment == Fragment::Whole {
             let segment = TcpSegment::read(parsed, frame).ok_or(DropReason::Malformed)?;
             transition = flow.tcp.track(direction, &segment)?;
         }

@@ -20,6 +20,8 @@ pub(super) enum HopKey {
     Station(PortId, Mac),
     /// Routed to a neighbour whose MAC is asked for.
     Neighbour(PortId, Addr),
+    /// To the flows of the socket uplink, which want the packet as it came.
+    Sockets(PortId),
 }
 
 /// One next hop.
@@ -40,8 +42,16 @@ impl Hop {
     #[inline]
     pub(super) fn port(&self) -> PortId {
         match self.key {
-            HopKey::Bridge(port, _) | HopKey::Station(port, _) | HopKey::Neighbour(port, _) => port,
+            HopKey::Bridge(port, _)
+            | HopKey::Station(port, _)
+            | HopKey::Neighbour(port, _)
+            | HopKey::Sockets(port) => port,
         }
+    }
+
+    #[inline]
+    pub(super) fn is_sockets(&self) -> bool {
+        matches!(self.key, HopKey::Sockets(_))
     }
 
     #[inline]
@@ -77,6 +87,7 @@ impl HopTable {
         let (dst_mac, fresh_until) = match key {
             HopKey::Bridge(_, mac) | HopKey::Station(_, mac) => (mac, Time(u64::MAX)),
             HopKey::Neighbour(..) => (Mac::ZERO, Time::ZERO),
+            HopKey::Sockets(_) => (Mac::ZERO, Time(u64::MAX)),
         };
         let hop = Hop { key, dst_mac, src_mac, mtu, fresh_until, refs: 1 };
         let id = if let Some(id) = self.free.pop() {

@@ -28,6 +28,10 @@ impl Datapath {
         let Some(from) = self.tables.port(flow.port(Direction::Initiator)).cloned() else {
             return false;
         };
+        if self.sockets.answers_client(key) {
+            self.flows.get_mut(index).generation = self.tables.generation();
+            return true;
+        }
         let same = match decide::route(&self.tables, &from, key, &mut Notes::off()) {
             Decision::Route(route) => {
                 let same = route.egress == responder
@@ -40,7 +44,9 @@ impl Datapath {
             }
             Decision::Gateway => {
                 let network = self.tables.network_of(from.domain);
-                network.and_then(|n| n.host_port) == Some(responder)
+                let loopback = network.is_some_and(|n| n.host_loopback);
+                let host = network.and_then(|n| n.host_port);
+                if loopback { responder == self.socket_port() } else { host == Some(responder) }
             }
             Decision::Host(host) => host == responder,
             Decision::OwnAddress(uplink) => self

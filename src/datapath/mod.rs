@@ -26,6 +26,7 @@ mod output;
 mod pipeline;
 mod send;
 mod slow;
+mod sockets;
 mod trace;
 
 use hashbrown::HashMap;
@@ -40,6 +41,7 @@ use crate::stage::bridge::fdb::Fdb;
 use crate::stage::flow::{FlowIndex, FlowTable, MappingTable};
 use crate::stage::route::fragments::FragmentTracker;
 use crate::stage::route::neighbour::NeighbourTable;
+use crate::stage::sockets::SocketFlows;
 
 use self::configure::Lease;
 use self::counters::PortCounters;
@@ -66,6 +68,7 @@ pub struct Datapath {
     leases: HashMap<UplinkId, Lease>,
     counters: Vec<PortCounters>,
     totals: counters::Totals,
+    sockets: SocketFlows,
     seed: Seed,
     scratch: Scratch,
     housekeeping: Time,
@@ -92,6 +95,7 @@ impl Datapath {
             leases: HashMap::new(),
             counters: Vec::new(),
             totals: counters::Totals::default(),
+            sockets: SocketFlows::new(seed),
             seed,
             scratch: Scratch::default(),
             housekeeping: Time::ZERO,
@@ -105,9 +109,9 @@ impl Datapath {
     }
 
     /// Applies one change of the configuration.
-    pub fn apply(&mut self, now: Time, delta: &Delta) {
+    pub fn apply(&mut self, now: Time, delta: &Delta, out: &mut Output) {
         match delta {
-            Delta::RemovePort(id) => self.forget_port(now, *id),
+            Delta::RemovePort(id) => self.forget_port(now, *id, out),
             Delta::RemoveUplink(id) => {
                 self.leases.remove(id);
             }
@@ -128,6 +132,9 @@ impl Datapath {
                 self.flows.set_share(port.id, FLOWS_MAX);
             }
         }
+        if matches!(delta, Delta::Network(_) | Delta::RemoveNetwork(_)) {
+            self.forbid_own_networks();
+        }
         self.sweep = Some(FlowIndex(0));
     }
 
@@ -140,6 +147,7 @@ impl Datapath {
     pub fn tick(&mut self, now: Time, out: &mut Output) {
         self.neighbour_timers(now, out);
         self.lease_timers(now, out);
+        self.sockets.tick(now, &mut out.sockets);
         self.fragments.tick(now);
         for port in self.fragments.take_lost() {
             self.drop_frame(port, DropReason::FragmentTimeout);
@@ -171,6 +179,7 @@ impl Datapath {
             leases,
             self.neighbours.next_deadline(),
             self.fragments.next_deadline(),
+            self.sockets.next_deadline(),
         ]
         .into_iter()
         .flatten()
@@ -185,7 +194,8 @@ impl Datapath {
         mappings.expire(now, EXPIRY_BUDGET, |_| {});
     }
 
-    fn forget_port(&mut self, now: Time, id: PortId) {
+    fn forget_port(&mut self, now: Time, id: PortId, out: &mut Output) {
+        self.sockets.remove_port(now, id, &mut out.sockets);
         self.flush_flows(now, &FlowFilter { port: Some(id), ..FlowFilter::default() });
         for fdb in self.fdbs.values_mut() {
             fdb.remove_port(id);

@@ -2,6 +2,7 @@
 
 use crate::base::ids::{PortId, UplinkId};
 use crate::packet::PacketBuf;
+use crate::stage::sockets::SocketOutput;
 use crate::wire::addr::Addr;
 
 /// A frame on its way out.
@@ -49,6 +50,8 @@ pub struct Output {
     pub frames: Vec<OutFrame>,
     /// Things noticed.
     pub events: Vec<Event>,
+    /// What the socket uplink wants of the operating system, and its frames for containers.
+    pub sockets: SocketOutput,
 }
 
 impl Output {
@@ -56,6 +59,7 @@ impl Output {
     pub fn clear(&mut self) {
         self.frames.clear();
         self.events.clear();
+        self.sockets.clear();
     }
 
     pub(super) fn owned(&mut self, port: PortId, frame: PacketBuf) {

@@ -45,6 +45,10 @@ impl Datapath {
         let flow = self.flows.get(index);
         let (hop_id, nat) = (flow.hops[direction.index()], flow.rewrite(direction));
         let Some(hop) = self.hops.get(hop_id).copied() else { return Err(DropReason::PortGone) };
+        if hop.is_sockets() {
+            let (now, ingress, at) = (frame.now, frame.ingress, frame.at);
+            return self.to_sockets(now, ingress, parsed, at, frame.batch, frame.out);
+        }
         let back = self.hops.get(flow.hops[direction.flip().index()]).map_or(hop.mtu, |h| h.mtu);
         let route = hop.is_routed().then_some((hop.dst_mac, hop.src_mac));
         Rewrite { nat, route }.apply(&mut frame.batch.frame(frame.at), parsed);

@@ -201,6 +201,9 @@ impl Datapath {
         if let Some((index, direction)) = self.flows.lookup(&slot.key, slot.hash) {
             return self.known_flow(port, index, direction, slot, frame);
         }
+        if let Some(route) = self.answer_to_client(&slot.key) {
+            return self.commit_routed(port, &route, slot, frame);
+        }
         let decision = decide::route(&self.tables, port, &slot.key, &mut Notes::off());
         self.new_routed(port, decision, slot, frame)
     }
@@ -242,6 +245,9 @@ impl Datapath {
             return Ok(());
         }
         let network = self.tables.network_of(port.domain);
+        if network.is_some_and(|n| n.host_loopback) {
+            return self.commit_routed(port, &self.into_sockets(&slot.key), slot, frame);
+        }
         if let Some(host) = network.and_then(|n| n.host_port).filter(|host| *host != port.id) {
             return self.to_host(port, host, slot, frame);
         }

@@ -78,6 +78,7 @@ impl Datapath {
             }
         }
         match route.next_hop {
+            NextHop::Sockets => notes.note("sockets", || "ends in a socket of the host".to_owned()),
             NextHop::Station(mac) => notes.note("neighbour", || format!("known: {mac}")),
             NextHop::Neighbour(addr) => {
                 let mut known = self.neighbours.entries(now);
@@ -113,7 +114,7 @@ fn report(notes: Notes, decision: Decision, datapath: &Datapath) -> TraceReport 
         Decision::Reject(reason, error) => {
             (format!("refused ({error:?}): {}", reason.explain()), false, Some(reason))
         }
-        Decision::Drop(reason) => (format!("dropped: {}", reason.explain()), false, Some(reason)),
+        Decision::Drop(reason) => (reason.explain().to_owned(), false, Some(reason)),
     };
     let drop = drop.map(|reason| reason.name().to_owned());
     TraceReport { steps: notes.into_steps(), verdict, delivered, drop }

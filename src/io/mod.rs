@@ -9,7 +9,12 @@
 //! reused is never moved between namespaces. And every descriptor is opened close-on-exec.
 
 pub mod fdpass;
+mod host_calls;
+mod host_datagrams;
+pub mod host_listen;
+pub mod host_sockets;
 pub mod inherit;
+pub mod netdev;
 pub mod netlink;
 pub mod netns;
 pub mod packet;

@@ -37,6 +37,7 @@ pub enum Wish {
 
 /// A descriptor that became ready.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "the kernel's event bits, each by its own")]
 pub struct Ready {
     /// Which one.
     pub token: Token,
@@ -44,6 +45,8 @@ pub struct Ready {
     pub readable: bool,
     /// A write will not block.
     pub writable: bool,
+    /// The other side of a stream has ended its half.
+    pub hangup: bool,
     /// An error condition: of a TAP, that its interface is gone.
     pub error: bool,
 }
@@ -112,6 +115,7 @@ impl Poller {
                 token: Token(event.token().0 as u64),
                 readable: event.is_readable() || event.is_read_closed() || error,
                 writable: event.is_writable() || event.is_write_closed() || error,
+                hangup: event.is_read_closed(),
                 error,
             }
         }));

@@ -262,26 +262,13 @@ impl Parsed {
                 self.src_port = sctp.src_port.get();
                 self.dst_port = sctp.dst_port.get();
             }
-            ipv6::ICMP if self.l3 == L3::V4 => {
+            proto if is_icmp_of(self.l3, proto) => {
                 let (icmp, _) =
                     Icmp::ref_from_prefix(payload).map_err(|_| DropReason::Truncated)?;
-                match icmp.kind {
-                    icmp::v4::ECHO_REQUEST | icmp::v4::TIMESTAMP_REQUEST => {
-                        self.src_port = icmp.id.get();
-                    }
-                    icmp::v4::ECHO_REPLY | icmp::v4::TIMESTAMP_REPLY => {
-                        self.dst_port = icmp.id.get();
-                    }
-                    _ => {}
-                }
-            }
-            ipv6::ICMPV6 if self.l3 == L3::V6 => {
-                let (icmp, _) =
-                    Icmp::ref_from_prefix(payload).map_err(|_| DropReason::Truncated)?;
-                match icmp.kind {
-                    icmp::v6::ECHO_REQUEST => self.src_port = icmp.id.get(),
-                    icmp::v6::ECHO_REPLY => self.dst_port = icmp.id.get(),
-                    _ => {}
+                match icmp::Query::of(self.l3 == L3::V6, icmp.kind) {
+                    Some(icmp::Query::Request) => self.src_port = icmp.id.get(),
+                    Some(icmp::Query::Reply) => self.dst_port = icmp.id.get(),
+                    None => {}
                 }
             }
             _ => {}
@@ -294,23 +281,15 @@ fn is_extension(next_header: u8) -> bool {
     matches!(next_header, ipv6::HOP_BY_HOP | ipv6::ROUTING | ipv6::FRAGMENT | ipv6::DEST_OPTIONS)
 }
 
+/// Whether the protocol is the family's own ICMP.
+fn is_icmp_of(l3: L3, proto: u8) -> bool {
+    matches!((l3, proto), (L3::V4, ipv6::ICMP) | (L3::V6, ipv6::ICMPV6))
+}
+
 /// Whether a packet is an ICMP message that is not a query: an error or neighbour discovery. Those
 /// make no flow of their own.
 pub fn is_icmp_non_query(parsed: &Parsed, frame: &[u8]) -> bool {
-    let kind = parsed.l4_bytes(frame).first().copied();
-    match (parsed.l3, parsed.proto) {
-        (L3::V4, ipv6::ICMP) => !matches!(
-            kind,
-            Some(
-                icmp::v4::ECHO_REQUEST
-                    | icmp::v4::ECHO_REPLY
-                    | icmp::v4::TIMESTAMP_REQUEST
-                    | icmp::v4::TIMESTAMP_REPLY
-            )
-        ),
-        (L3::V6, ipv6::ICMPV6) => {
-            !matches!(kind, Some(icmp::v6::ECHO_REQUEST | icmp::v6::ECHO_REPLY))
-        }
-        _ => false,
-    }
+    let kind = parsed.l4_bytes(frame).first();
+    let query = kind.and_then(|kind| icmp::Query::of(parsed.l3 == L3::V6, *kind));
+    is_icmp_of(parsed.l3, parsed.proto) && query.is_none()
 }

@@ -138,12 +138,10 @@ fn translate_l4(bytes: &mut [u8], parsed: &Parsed, csum: Csum, to: &FlowKey, del
 fn translate_icmp(payload: &mut [u8], l3: L3, to: &FlowKey, partial: bool, addrs: u16) {
     let Ok((icmp, _)) = Icmp::mut_from_prefix(payload) else { return };
     let old = icmp.id;
-    match (l3, icmp.kind) {
-        (L3::V4, icmp::v4::ECHO_REQUEST | icmp::v4::TIMESTAMP_REQUEST)
-        | (L3::V6, icmp::v6::ECHO_REQUEST) => icmp.id = to.src_port.into(),
-        (L3::V4, icmp::v4::ECHO_REPLY | icmp::v4::TIMESTAMP_REPLY)
-        | (L3::V6, icmp::v6::ECHO_REPLY) => icmp.id = to.dst_port.into(),
-        _ => {}
+    match icmp::Query::of(l3 == L3::V6, icmp.kind) {
+        Some(icmp::Query::Request) => icmp.id = to.src_port.into(),
+        Some(icmp::Query::Reply) => icmp.id = to.dst_port.into(),
+        None => {}
     }
     let delta = NatDelta { addrs, ports: checksum::delta(old.get(), icmp.id.get()) };
     icmp.checksum = changed(icmp.checksum.get(), partial, delta).into();

@@ -7,3 +7,4 @@ pub mod lease;
 pub mod respond;
 pub mod route;
 pub mod service;
+pub mod sockets;

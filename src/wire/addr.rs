@@ -33,6 +33,11 @@ impl Addr {
     /// `::`, also "none".
     pub const UNSPECIFIED: Self = Self { hi: 0, lo: 0 };
 
+    /// `127.0.0.1`.
+    pub const LOOPBACK_V4: Self = Self::from_v4_bits(0x7f00_0001);
+    /// `::1`.
+    pub const LOOPBACK_V6: Self = Self { hi: 0, lo: 1 };
+
     /// An IPv4 address from its number in host order.
     #[inline]
     pub const fn from_v4_bits(bits: u32) -> Self {

@@ -17,27 +17,28 @@ pub fn fold(sum: u64) -> u16 {
 
 /// The ones' complement sum of `bytes`; an odd last byte counts as the high half of a word.
 ///
-/// Adds 32-bit words in native order into four independent 64-bit sums, which the compiler turns
+/// Adds 32-bit words in native order into eight independent 64-bit sums, which the compiler turns
 /// into vector additions, and swaps once at the end (RFC 1071 2 B: the sum is byte-order independent).
 pub fn sum(bytes: &[u8]) -> u16 {
-    let mut lanes = [0_u64; 8];
     let (blocks, tail) = bytes.as_chunks::<32>();
-    for block in blocks {
-        let (words, _) = block.as_chunks::<4>();
-        for (lane, word) in lanes.iter_mut().zip(words) {
-            *lane += u64::from(u32::from_ne_bytes(*word));
+    let (words, last) = tail.as_chunks::<4>();
+    let mut total: u64 = words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum();
+    total += match *last {
+        [a] => u64::from(u16::from_ne_bytes([a, 0])),
+        [a, b] => u64::from(u16::from_ne_bytes([a, b])),
+        [a, b, c] => u64::from(u32::from_ne_bytes([a, b, c, 0])),
+        _ => 0,
+    };
+    if !blocks.is_empty() {
+        let mut lanes = [0_u64; 8];
+        for block in blocks {
+            let (words, _) = block.as_chunks::<4>();
+            for (lane, word) in lanes.iter_mut().zip(words) {
+                *lane += u64::from(u32::from_ne_bytes(*word));
+            }
         }
-    }
-    let mut total: u64 = 0;
-    for lane in lanes {
-        total += (lane & 0xffff_ffff) + (lane >> 32);
-    }
-    let (pairs, last) = tail.as_chunks::<2>();
-    for pair in pairs {
-        total += u64::from(u16::from_ne_bytes(*pair));
-    }
-    if let [byte] = last {
-        total += u64::from(u16::from_ne_bytes([*byte, 0]));
+        // A lane holds 32-bit words: it would take 2³² blocks to overflow their sum.
+        total += lanes.iter().sum::<u64>();
     }
     u16::from_be(fold(total))
 }
@@ -45,7 +46,8 @@ pub fn sum(bytes: &[u8]) -> u16 {
 /// Adds two folded sums.
 #[inline]
 pub fn add(a: u16, b: u16) -> u16 {
-    fold(u64::from(a) + u64::from(b))
+    let sum = u32::from(a) + u32::from(b);
+    (sum + (sum >> 16)) as u16
 }
 
 /// The sum of an address: four bytes of IPv4, sixteen of IPv6.

@@ -27,6 +27,31 @@ pub struct Icmp {
 
 const _: () = assert!(size_of::<Icmp>() == HEADER_LEN);
 
+/// A message that has an identifier: the requester's in both directions, as a port would be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Query {
+    /// Echo request, timestamp request.
+    Request,
+    /// The answer.
+    Reply,
+}
+
+impl Query {
+    /// Which one the type is in this family, if it is one.
+    #[inline]
+    pub fn of(is_v6: bool, kind: u8) -> Option<Self> {
+        match (is_v6, kind) {
+            (false, v4::ECHO_REQUEST | v4::TIMESTAMP_REQUEST) | (true, v6::ECHO_REQUEST) => {
+                Some(Self::Request)
+            }
+            (false, v4::ECHO_REPLY | v4::TIMESTAMP_REPLY) | (true, v6::ECHO_REPLY) => {
+                Some(Self::Reply)
+            }
+            _ => None,
+        }
+    }
+}
+
 /// ICMP for IPv4.
 pub mod v4 {
     /// Echo reply.

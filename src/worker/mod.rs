@@ -6,8 +6,10 @@
 
 mod clock;
 pub mod command;
+mod down;
 mod ports;
 mod run;
+mod sockets;
 
 use std::io;
 use std::thread::JoinHandle;

@@ -6,14 +6,19 @@
 
 use crossbeam_channel::{Receiver, Sender};
 
+use super::down::DownPorts;
 use super::ports::{Device, Drained, PortIo, Written};
+use super::sockets::Sockets;
 use super::{Answer, Clock, Command, Notice, Query, WAKER};
 use crate::base::hash::Seed;
 use crate::base::ids::PortId;
 use crate::base::time::{Span, Time};
 use crate::datapath::{Datapath, Event, FrameRef, OutFrame, Output};
+use crate::io::host_listen::{Listener, Transport};
+use crate::io::host_sockets::HostSockets;
 use crate::io::poller::{Poller, Ready, Token, Wish};
 use crate::packet::{DropReason, FrameBatch};
+use crate::stage::sockets::Published;
 
 /// A poll costs a system call (some 300 ns); a turn of one busy port costs ten times that.
 const TURNS_BETWEEN_POLLS: u32 = 4;
@@ -37,10 +42,12 @@ pub(super) struct Loop {
     ready: Vec<PortId>,
     /// Ports with a queue that waits for room.
     blocked: Vec<PortId>,
+    down: DownPorts,
     events: Vec<Ready>,
     refused: Vec<DropReason>,
     batch: FrameBatch,
     out: Output,
+    sockets: Sockets,
     wakeups: u64,
     /// When timers are looked at next.
     timers_at: Time,
@@ -63,10 +70,12 @@ impl Loop {
             ports: Vec::new(),
             ready: Vec::new(),
             blocked: Vec::new(),
+            down: DownPorts::default(),
             events: Vec::new(),
             refused: Vec::new(),
             batch: FrameBatch::new(),
             out: Output::default(),
+            sockets: Sockets::new(),
             wakeups: 0,
             timers_at: Time::ZERO,
             stop: false,
@@ -96,7 +105,9 @@ impl Loop {
         self.poller.wait(timeout, &mut self.events)?;
         self.wakeups += 1;
         for event in std::mem::take(&mut self.events).drain(..) {
-            if event.token != WAKER {
+            if HostSockets::owns(event.token) {
+                self.socket_ready(event);
+            } else if event.token != WAKER {
                 self.note(event);
             }
         }
@@ -108,7 +119,8 @@ impl Loop {
         let now = self.clock.now();
         let deadline = self.datapath.next_deadline(now).map(|at| at.since(now));
         let retry = (!self.blocked.is_empty()).then_some(RETRY);
-        deadline.into_iter().chain(retry).min()
+        let down = self.down.next_deadline().map(|at| at.since(now));
+        deadline.into_iter().chain(retry).chain(down).min()
     }
 
     fn note(&mut self, event: Ready) {
@@ -120,6 +132,30 @@ impl Loop {
         }
         if event.writable && port.has_queue() {
             self.flush_blocked(id);
+        }
+    }
+
+    /// Something happened to a socket of the host.
+    fn socket_ready(&mut self, event: Ready) {
+        let now = self.clock.now();
+        for event in self.sockets.ready(&event).into_iter().flatten() {
+            self.datapath.socket_event(now, event, &mut self.out);
+        }
+        self.datapath.flush_sockets(now, &mut self.out);
+        // No frame of a batch is meant by what comes of this.
+        self.batch.clear();
+        self.flush(now);
+    }
+
+    fn listen(&mut self, listener: Listener, published: Published) {
+        let stream = listener.transport() == Transport::Tcp;
+        let id = published.listener;
+        // Known to the data path before the first client can be.
+        self.datapath.serve_listener(published, stream);
+        if let Err(error) = self.sockets.add(&self.poller, id, listener) {
+            self.datapath.drop_listener(id);
+            let _ =
+                self.notices.send(Notice::Failed(format!("watching a published port: {error}")));
         }
     }
 
@@ -147,16 +183,33 @@ impl Loop {
         }
         if !self.batch.is_empty() {
             self.datapath.frames(now, id, &mut self.batch, &mut self.out);
-            self.flush();
+            self.datapath.flush_sockets(now, &mut self.out);
+            self.flush(now);
         }
-        if drained == Drained::Dead {
-            self.dead(id);
+        match drained {
+            Drained::Dead => self.dead(id),
+            Drained::Down => self.down.insert(id, now),
+            Drained::Empty | Drained::Full => {}
         }
         drained == Drained::Full
     }
 
-    /// Writes what the data path wants to leave.
-    fn flush(&mut self) {
+    /// Writes what the data path wants to leave, and does what it wants of sockets.
+    fn flush(&mut self, now: Time) {
+        self.write_frames();
+        if !self.out.sockets.is_empty() {
+            let Self { sockets, datapath, poller, batch, out, ports, .. } = self;
+            sockets.work(now, datapath, poller, batch, out, |id, frame| {
+                let Some(port) = port_of(ports, id) else {
+                    return Written::Refused(DropReason::PortDown);
+                };
+                port.write(frame)
+            });
+            self.write_frames();
+        }
+    }
+
+    fn write_frames(&mut self) {
         for OutFrame { port: id, frame } in self.out.frames.drain(..) {
             let Some(port) = port_of(&mut self.ports, id) else {
                 self.datapath.count_drop(id, DropReason::PortDown);
@@ -190,9 +243,16 @@ impl Loop {
             return;
         }
         self.timers_at = now + TIMER_GRANULARITY;
+        for id in self.down.due(now) {
+            match port_of(&mut self.ports, id) {
+                Some(port) if port.is_gone() => self.dead(id),
+                Some(_) => {}
+                None => self.down.remove(id),
+            }
+        }
         if self.datapath.next_deadline(now).is_some_and(|at| at <= now) {
             self.datapath.tick(now, &mut self.out);
-            self.flush();
+            self.flush(now);
         }
     }
 
@@ -213,8 +273,9 @@ impl Loop {
                 Command::Deltas(deltas) => {
                     let now = self.clock.now();
                     for delta in &deltas {
-                        self.datapath.apply(now, delta);
+                        self.datapath.apply(now, delta, &mut self.out);
                     }
+                    self.flush(now);
                 }
                 Command::AddTap(id, tap) => self.add(id, Device::Tap(tap)),
                 Command::AddPacket(id, socket) => self.add(id, Device::Packet(socket)),
@@ -222,7 +283,13 @@ impl Loop {
                 Command::Configure(uplink, port) => {
                     let now = self.clock.now();
                     self.datapath.configure(now, uplink, port, &mut self.out);
-                    self.flush();
+                    self.flush(now);
+                }
+                Command::AddListener(listener, published) => self.listen(listener, published),
+                Command::Retarget(ids, target) => self.datapath.retarget(ids, &target),
+                Command::RemoveListener(id) => {
+                    self.sockets.remove(&self.poller, id);
+                    self.datapath.drop_listener(id);
                 }
                 Command::Query(query, reply) => {
                     // Whoever asked may have given up waiting.
@@ -255,9 +322,11 @@ impl Loop {
         let _ = self.poller.remove(&port.device);
         self.ready.retain(|ready| *ready != id);
         self.blocked.retain(|blocked| *blocked != id);
+        self.down.remove(id);
     }
 
     fn dead(&mut self, id: PortId) {
+        self.down.remove(id);
         if let Some(port) = self.ports.get_mut(usize::from(id.0)).and_then(Option::take) {
             let _ = self.poller.remove(&port.device);
             let _ = self.notices.send(Notice::PortDead(port.id));

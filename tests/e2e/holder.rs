@@ -20,7 +20,7 @@ use crate::support::{Host, PATIENCE, isolated, move_new_tap, wait_readable};
 const HOLDER: &str = "WHARF_E2E_HOLDER_IDLE_SECONDS";
 
 /// How this test's binary is started as a holder.
-fn holder_command(idle_seconds: u64) -> Command {
+pub(crate) fn holder_command(idle_seconds: u64) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "holder::holder_process", "--nocapture", "--test-threads=1"]);
     command.env(HOLDER, idle_seconds.to_string());

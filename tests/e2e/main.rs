@@ -2,9 +2,30 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod attach;
+mod commands;
+mod control;
+mod demo;
+mod frames;
+mod gone;
+#[path = "../common/daemon.rs"]
+mod harness;
 mod holder;
+mod host;
+mod isolation;
+mod lease;
+mod modes;
+mod packet_uplink;
 mod packets;
 mod probes;
 mod processes;
+mod published;
+mod refusals;
+mod same_network;
+mod socket_loop;
+mod sockets;
+mod store;
 mod support;
+mod survival;
 mod taps;
+mod traffic;
+mod world;

@@ -9,6 +9,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -17,30 +18,61 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use wharf::io::netlink::{AddressOptions, Netlink};
 use wharf::io::netns::{NetNs, in_namespace};
-use wharf::io::process::{Isolation, Network, may_make_namespaces, run_isolated};
+use wharf::io::process::{Isolation, Network, may_make_namespaces, prepare_network, run_isolated};
 use wharf::io::sysctl;
 use wharf::io::tap::Tap;
 
 /// Set in the inner run, to the test's name.
 const INSIDE: &str = "WHARF_E2E_INSIDE";
-/// No test takes this many seconds unless it hangs.
+/// In the inner run of [`in_world`]: a directory that the outer run removes, whatever happens.
+const DIRECTORY: &str = "WHARF_E2E_DIRECTORY";
+/// No test of one piece takes this many seconds unless it hangs.
 const TIMEOUT: &str = "30";
+/// No test with a daemon takes this many seconds unless it hangs, even on a busy machine.
+const WORLD_TIMEOUT: &str = "90";
 /// How long a test waits for something that the kernel does on its own.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Runs `body` in namespaces of its own. `name` is the test's path, such as `taps::it_works`.
 pub(crate) fn isolated(name: &str, body: impl FnOnce()) {
-    if std::env::var(INSIDE).is_ok_and(|inside| inside == name) {
+    if inside(name) {
         loopback_up();
         return body();
     }
+    run_inside(name, TIMEOUT, &[], |_| {});
+}
+
+/// The same with a process namespace on top and a directory of its own, which `body` is given: for
+/// tests that start daemons. When the test ends, however it ends, so does every process that anybody
+/// in it has started, and the directory is removed.
+pub(crate) fn in_world(name: &str, body: impl FnOnce(&Path)) {
+    if inside(name) {
+        prepare_network().expect("lo comes up");
+        let directory = std::env::var_os(DIRECTORY).expect("set by the outer run");
+        return body(Path::new(&directory));
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    // A shell as the first process collects the orphans of the others.
+    let init =
+        ["--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", "\"$@\"; exit $?", "init"];
+    run_inside(name, WORLD_TIMEOUT, &init, |command| {
+        command.env(DIRECTORY, directory.path());
+    });
+}
+
+fn inside(name: &str) -> bool {
+    std::env::var(INSIDE).is_ok_and(|inside| inside == name)
+}
+
+fn run_inside(name: &str, timeout: &str, more: &[&str], prepare: impl FnOnce(&mut Command)) {
     let exe = std::env::current_exe().expect("the test's own path");
     let mut command = Command::new("timeout");
-    command.args(["--kill-after=2", TIMEOUT, "unshare", "--net", "--mount"]);
+    command.args(["--kill-after=2", timeout, "unshare", "--net", "--mount"]);
     if !rustix::process::getuid().is_root() {
         command.args(["--user", "--map-root-user"]);
     }
-    command.arg(exe).args(["--exact", name, "--nocapture", "--test-threads=1"]);
+    command.args(more).arg(exe).args(["--exact", name, "--nocapture", "--test-threads=1"]);
+    prepare(&mut command);
     let output = command.env(INSIDE, name).output().expect("`timeout` and `unshare` can be run");
     let stdout = String::from_utf8_lossy(&output.stdout);
     // A name that matches nothing must not look like a success.

@@ -174,7 +174,9 @@ impl World {
     }
 
     pub(crate) fn apply(&mut self, delta: Delta) {
-        self.dp.apply(self.now, &delta);
+        let mut out = Output::default();
+        self.dp.apply(self.now, &delta, &mut out);
+        assert!(out.frames.is_empty(), "a change of the configuration sends nothing");
     }
 
     /// Changes a port's configuration.
@@ -249,6 +251,7 @@ impl World {
             internal: options.internal,
             uplink: Some(UPLINK),
             host_port: None,
+            host_loopback: false,
         })));
         id
     }

@@ -10,6 +10,7 @@
 mod attaching;
 mod background;
 mod dataplane;
+mod idle;
 mod log;
 mod place;
 
@@ -23,16 +24,18 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
+use self::attaching::lock;
+pub(super) use self::background::Launch;
 use self::log::LogFormat;
 use super::human::unix_millis;
 use super::options::Global;
 use super::output::{Failure, Outcome, line};
 use crate::api::paths::RuntimeDir;
-use crate::api::server::{self, Hooks};
+use crate::api::server::{self, Handle, Hooks};
 use crate::api::types::StopRequest;
 use crate::attach::server::Access;
 use crate::control::config::{Config, ConfigError, DefaultUplink, Paths};
-use crate::control::keeper::{self, HolderKeeper};
+use crate::control::keeper::HolderKeeper;
 use crate::control::netstate::SystemHost;
 
 use crate::control::store::redb::RedbStore;
@@ -44,6 +47,9 @@ use crate::io::{inherit, process};
 const GROUP: &str = "wharf";
 /// Queues of each TAP: one for each worker.
 const QUEUES: usize = 1;
+/// How often, and how long after one another, it is looked whether somebody else's daemon answers.
+const START_ATTEMPTS: u32 = 20;
+const START_PAUSE: Duration = Duration::from_millis(50);
 /// How long `wharf daemon stop` waits for the daemon's end.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -61,9 +67,9 @@ pub(crate) struct Daemon {
     /// Directory of what survives a restart
     ///
     /// /var/lib/wharf for root, $XDG_STATE_HOME/wharf otherwise.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", env = "WHARF_STATE_DIR", hide_env_values = true)]
     state_dir: Option<PathBuf>,
-    /// Way out of networks that name none: packet:IFACE or none
+    /// Way out of networks that name none: sockets, packet:IFACE or none
     #[arg(long, value_name = "UPLINK", value_parser = uplink)]
     uplink: Option<String>,
     /// Worker threads
@@ -85,6 +91,9 @@ pub(crate) struct Daemon {
     /// Leave the caller's session
     #[arg(long, hide = true)]
     new_session: bool,
+    /// End when there is no container any more
+    #[arg(long, hide = true)]
+    until_idle: bool,
 }
 
 /// What can be done with a daemon that runs.
@@ -116,6 +125,29 @@ pub(crate) fn run(global: &Global, args: &Daemon) -> Outcome {
         return Ok(0);
     }
     serve(global, args)
+}
+
+/// Makes sure that a daemon is there: starts one that ends with the last container if none is. Two who
+/// do this at once end up with one daemon, since only one can claim the directory.
+pub(super) fn ensure(global: &Global) -> Result<(), Failure> {
+    let client = global.client();
+    match client.status() {
+        Ok(_) => return Ok(()),
+        Err(error) if error.is_no_daemon() => {}
+        Err(error) => return Err(error.into()),
+    }
+    let dir = global.runtime_dir();
+    let mut arguments = vec!["--runtime-dir".into(), dir.path().as_os_str().to_owned()];
+    arguments.extend(["daemon".into(), "--until-idle".into()]);
+    let started = background::start(&dir, &arguments);
+    // The other one may have been faster, and be about to answer.
+    for _ in 0..START_ATTEMPTS {
+        if started.is_ok() || client.status().is_ok() {
+            return Ok(());
+        }
+        std::thread::sleep(START_PAUSE);
+    }
+    started
 }
 
 /// What this process was started with, but for the program's name and the wish for the background.
@@ -200,7 +232,7 @@ impl ConfigSource {
         let read = self.read().map_err(|error| error.to_string());
         match read.and_then(|config| control.reload(config).map_err(|error| error.to_string())) {
             Ok(()) => {
-                tracing::info!(file = %self.file.display(), "the configuration was read anew")
+                tracing::info!(file = %self.file.display(), "the configuration was read anew");
             }
             Err(error) => tracing::error!("the configuration stays as it was: {error}"),
         }
@@ -240,7 +272,11 @@ fn serve(global: &Global, args: &Daemon) -> Outcome {
         ready: Box::new(move || ready(&place, ready_fd)),
         reload: Arc::new(move |control| source.reload(control)),
     };
-    let stopped = server::serve(listener, access, Arc::clone(&control), hooks)?;
+    let handle = Handle::new();
+    if args.until_idle {
+        idle::watch(&control, handle.clone())?;
+    }
+    let stopped = server::serve(listener, access, Arc::clone(&control), handle, hooks)?;
     end(&dir, stopped, &control);
     Ok(0)
 }
@@ -252,15 +288,14 @@ fn start_control(
     dir: &RuntimeDir,
 ) -> Result<Arc<Mutex<Control>>, Failure> {
     let store = Box::new(RedbStore::open(&paths.state_dir)?);
-    let (dataplane, notices) = dataplane::start(&config)?;
+    let (dataplane, notices) = dataplane::start(config.workers.unwrap_or(1))?;
     let outside = Outside {
         store,
-        dataplane,
+        dataplane: Box::new(dataplane),
         keeper: Box::new(HolderKeeper::new(dir.holder_socket(), holder_command)),
         host: Box::new(SystemHost { queues: QUEUES }),
     };
-    let settings =
-        Settings { config, paths, clock: unix_millis, queues: QUEUES, socket_uplink: false };
+    let settings = Settings { config, paths, clock: unix_millis, queues: QUEUES };
     let control = Arc::new(Mutex::new(Control::new(settings, outside)?));
     dataplane::listen(notices, &control)?;
     Ok(control)
@@ -289,12 +324,12 @@ fn ready(dir: &RuntimeDir, ready_fd: Option<OwnedFd>) {
 fn end(dir: &RuntimeDir, request: StopRequest, control: &Mutex<Control>) {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     // Held to the end: no attacher is left half done, and nothing changes any more.
-    let _control = control.lock();
+    let mut control = lock(control);
     for socket in [dir.api_socket(), dir.attach_socket()] {
         let _ = std::fs::remove_file(socket);
     }
     if request.release
-        && let Err(error) = keeper::release(&dir.holder_socket())
+        && let Err(error) = control.release()
     {
         tracing::error!(%error, "the containers' interfaces stay");
     }

@@ -38,6 +38,9 @@ pub struct NetworkRecord {
     pub uplink: Option<String>,
     /// Largest IP packet.
     pub mtu: u16,
+    /// The gateway's address stands for the host's loopback.
+    #[serde(default)]
+    pub host_loopback: bool,
     /// When it was made.
     pub created_ms: u64,
 }

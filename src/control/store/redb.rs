@@ -17,6 +17,8 @@ use super::record::{Change, Kind, Snapshot};
 use super::{SCHEMA, Store, StoreError};
 
 const META: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
+/// How the name of a store ends while it is being made.
+const DRAFT: &str = "draft-";
 /// Pages redb keeps in memory. Its default is a gigabyte; our state is kilobytes.
 const CACHE_BYTES: usize = 1024 * 1024;
 
@@ -112,19 +114,52 @@ fn apply(transaction: &WriteTransaction, changes: &[Change]) -> Result<(), Failu
 
 /// Opens the file and sees to its schema.
 fn open_database(path: &Path) -> Result<Database, StoreError> {
+    if !path.exists() {
+        create_database(path)?;
+    }
+    let database = open_file(path)?;
+    check_schema(&database, path)?;
+    remove_drafts(path);
+    Ok(database)
+}
+
+/// Makes a new store beside its place and puts it there whole: a daemon killed while it writes the
+/// first page would leave a file that nobody can open. The link fails if another daemon was faster;
+/// then that one's file is there, and its lock will say so.
+fn create_database(path: &Path) -> Result<(), StoreError> {
+    let draft = path.with_extension(format!("{DRAFT}{}", std::process::id()));
+    let database = open_file(&draft)?;
+    write_schema(&database).map_err(|e| e.at(&draft))?;
+    drop(database);
+    let linked = fs::hard_link(&draft, path);
+    let _ = fs::remove_file(&draft);
+    match linked {
+        Err(error) if !path.exists() => Err(StoreError::from_io(path, error)),
+        _ => Ok(()),
+    }
+}
+
+/// Removes what daemons left behind that were killed at their first start.
+fn remove_drafts(path: &Path) {
+    let Some(dir) = path.parent().and_then(|dir| fs::read_dir(dir).ok()) else { return };
+    for file in dir.flatten().map(|entry| entry.path()) {
+        let extension = file.extension().and_then(|e| e.to_str());
+        if extension.is_some_and(|e| e.starts_with(DRAFT)) {
+            let _ = fs::remove_file(file);
+        }
+    }
+}
+
+fn open_file(path: &Path) -> Result<Database, StoreError> {
     // A file that is no database at all makes redb's own checks panic in some builds; whatever it
     // finds wrong, the message is the same.
     let opened =
         std::panic::catch_unwind(|| Builder::new().set_cache_size(CACHE_BYTES).create(path));
-    let database = match opened {
-        Ok(result) => result.map_err(|e| Failure::from(e).at(path))?,
-        Err(_) => {
-            let cause = "its pages contradict one another".to_owned();
-            return Err(StoreError::Corrupt { path: path.to_owned(), cause });
-        }
+    let corrupt = |_| StoreError::Corrupt {
+        path: path.to_owned(),
+        cause: "its pages contradict one another".to_owned(),
     };
-    check_schema(&database, path)?;
-    Ok(database)
+    opened.map_err(corrupt)?.map_err(|e| Failure::from(e).at(path))
 }
 
 fn check_schema(database: &Database, path: &Path) -> Result<(), StoreError> {

@@ -23,6 +23,7 @@ fn snapshot() -> Snapshot {
         host: Some(HostRecord { port: PortId(9), ifname: "wharf0".into() }),
         uplink: None,
         mtu: 1500,
+        host_loopback: false,
         created_ms: 7,
     };
     let packet = PacketSpec { interface: "eth0".into(), dhcp: true, ..PacketSpec::default() };
@@ -161,4 +162,16 @@ fn a_state_directory_that_cannot_be_made_is_one_clear_line() {
     fs::write(&file, b"").unwrap();
     let error = RedbStore::open(&file.join("state")).unwrap_err().to_string();
     assert!(error.contains("file/state") && !error.contains('\n'), "{error}");
+}
+
+#[test]
+fn a_daemon_killed_at_its_first_start_leaves_nothing_in_the_way() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("state.draft-4711"), b"half a page").unwrap();
+    let store = RedbStore::open(dir.path()).unwrap();
+    let files: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|f| f.unwrap().file_name()).collect();
+    assert_eq!(files, ["state.redb"]);
+    drop(store);
+    fs::write(dir.path().join("state.redb"), b"").unwrap();
+    assert!(RedbStore::open(dir.path()).is_ok(), "an empty file is a new store");
 }

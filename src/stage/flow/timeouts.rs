@@ -103,6 +103,7 @@ pub struct Timeouts {
 const LONGEST: Span = Span::from_secs(20 * 86_400);
 
 impl Default for Timeouts {
+    #[allow(clippy::match_same_arms, reason = "equal by chance, each by a rule of its own")]
     fn default() -> Self {
         let secs = |class| match class {
             // RFC 5382 REQ-5 and RFC 7857 2.1: partially open and closing connections, 4 minutes.

@@ -1,0 +1,263 @@
+//! Attaching: from a request to an endpoint with addresses, a MAC, a port and publications.
+
+use std::net::IpAddr;
+
+use super::compile;
+use super::error::ControlError;
+use super::ipam::{IpamError, mac_for};
+use super::model::{EventKind, NamespaceId, PublishSpec};
+use super::networks::in_words;
+use super::state::NetworkState;
+use super::store::record::{EndpointRecord, Record};
+use super::{Control, names, random};
+use crate::attach::protocol::{AttachRequest, Attached};
+use crate::io::tap::{Tap, is_interface_name};
+use crate::wire::mac::Mac;
+
+/// Frames that wait in a TAP's ring: the kernel's 500 lose bursts of small frames.
+const TXQUEUELEN: u32 = 2_000;
+/// Digits of an identity that make a name for who has none.
+const SHORT_ID: usize = 12;
+
+impl Control {
+    /// Attaches a container whose TAP's queues are `taps`.
+    pub fn attach(
+        &mut self,
+        request: &AttachRequest,
+        taps: Vec<Tap>,
+    ) -> Result<Attached, ControlError> {
+        let (mut record, specs) = self.plan_endpoint(request)?;
+        record.addrs = self.take_addresses(request, &record)?;
+        let kept = self.finish_endpoint(request, &mut record).and_then(|()| {
+            let planned = self.plan_publications(&record, &specs)?;
+            let mut changes = vec![record.put()];
+            changes.extend(planned.iter().map(|p| p.record.put()));
+            self.write(&changes).inspect_err(|_| self.unplan(&planned))?;
+            Ok(planned)
+        });
+        let planned = match kept {
+            Ok(planned) => planned,
+            Err(error) => {
+                self.state.release(record.network, &record.addrs);
+                self.state.ports.give_back(record.port.0);
+                return Err(error);
+            }
+        };
+        let uso = taps.first().is_some_and(|t| t.offload().uso);
+        self.install_endpoint(&record, uso);
+        self.install_publications(planned);
+        self.retarget(&record.name);
+        self.plug(&record.id, record.port, taps);
+        self.refresh_host_addresses();
+        let network = self.state.network_name(record.network).to_owned();
+        let text = format!(
+            "{} attached with {}",
+            record.name,
+            in_words(record.addrs.iter().map(IpAddr::to_string))
+        );
+        self.event(EventKind::EndpointAttached, Some(&network), Some(&record.name), text);
+        self.reply(&record)
+    }
+
+    /// Everything that can be checked and chosen before an address is taken.
+    fn plan_endpoint(
+        &mut self,
+        request: &AttachRequest,
+    ) -> Result<(EndpointRecord, Vec<PublishSpec>), ControlError> {
+        let limit = self.settings.config.limits.endpoints;
+        if self.state.endpoints.len() >= limit {
+            return Err(ControlError::Exhausted { what: "endpoints", limit });
+        }
+        let network = self.state.network(&request.network);
+        let network =
+            network.ok_or_else(|| ControlError::not_found("network", &request.network))?.record.id;
+        let id = random::identity()?;
+        let name = request.name.clone().unwrap_or_else(|| id[..SHORT_ID].to_owned());
+        names::check("an endpoint", &name)?;
+        names::check_labels(&request.labels, &request.aliases)?;
+        if !is_interface_name(&request.ifname) {
+            return Err(ControlError::invalid(
+                format!("`{}` cannot be the name of an interface", request.ifname),
+                "use up to 15 printable characters without `/` and `:`, such as eth0",
+            ));
+        }
+        if request.rate.is_some() {
+            return Err(ControlError::unsupported(
+                "rate limits are not part of this version",
+                "leave --rate out",
+            ));
+        }
+        let netns = request.netns.map(|ns| NamespaceId { dev: ns.dev, ino: ns.ino });
+        self.check_container(&name, request, netns)?;
+        let specs = request.publish.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
+        let record = EndpointRecord {
+            id,
+            name,
+            network,
+            ifname: request.ifname.clone(),
+            port: self.take_port()?,
+            mac: Mac::ZERO,
+            addrs: Vec::new(),
+            labels: request.labels.clone(),
+            aliases: request.aliases.clone(),
+            pid: request.pid,
+            netns,
+            container_id: request.container_id.clone(),
+            since_ms: self.now(),
+        };
+        Ok((record, specs))
+    }
+
+    /// A name is one container's, which may be on several networks but once on each.
+    fn check_container(
+        &self,
+        name: &str,
+        request: &AttachRequest,
+        netns: Option<NamespaceId>,
+    ) -> Result<(), ControlError> {
+        for endpoint in self.state.named(name) {
+            let record = &endpoint.record;
+            let network = self.state.network_name(record.network);
+            let same_container = (netns.is_some() && record.netns == netns)
+                || (request.container_id.is_some() && record.container_id == request.container_id);
+            if same_container && network != request.network {
+                continue;
+            }
+            let addrs = in_words(record.addrs.iter().map(IpAddr::to_string));
+            let holder = format!(", on network {network} with {addrs}");
+            return Err(ControlError::Exists { kind: "endpoint", name: name.to_owned(), holder });
+        }
+        Ok(())
+    }
+
+    /// One address of each subnet: the wished one, or the next.
+    fn take_addresses(
+        &mut self,
+        request: &AttachRequest,
+        record: &EndpointRecord,
+    ) -> Result<Vec<IpAddr>, ControlError> {
+        let taken = self.state.networks.get_mut(&record.network).map_or_else(
+            || Ok(Vec::new()),
+            |network| {
+                let wished = [request.ip.map(IpAddr::V4), request.ip6.map(IpAddr::V6)];
+                let wished: Vec<IpAddr> = wished.into_iter().flatten().collect();
+                take_from(network, &wished, &record.name)
+            },
+        );
+        taken.map_err(|error| {
+            self.state.ports.give_back(record.port.0);
+            error.into()
+        })
+    }
+
+    /// The MAC, which follows from the addresses unless wished for.
+    fn finish_endpoint(
+        &self,
+        request: &AttachRequest,
+        record: &mut EndpointRecord,
+    ) -> Result<(), ControlError> {
+        let holder = |mac: Mac| {
+            let network = self.state.networks.get(&record.network)?;
+            if network.record.gateway_mac == mac {
+                return Some("the gateway".to_owned());
+            }
+            let mut members = self.state.members(record.network);
+            members.find(|e| e.record.mac == mac).map(|e| format!("`{}`", e.record.name))
+        };
+        let Some(mac) = request.mac else {
+            let by_rule = mac_for(&record.addrs).filter(|mac| holder(*mac).is_none());
+            record.mac = by_rule.map_or_else(random::mac, Ok)?;
+            return Ok(());
+        };
+        if !mac.is_unicast() {
+            return Err(ControlError::invalid(
+                format!("{mac} cannot be an interface's MAC address"),
+                "its first byte must be even, as in 02:42:ac:11:00:02",
+            ));
+        }
+        if let Some(holder) = holder(mac) {
+            return Err(ControlError::MacTaken { mac, holder });
+        }
+        record.mac = mac;
+        Ok(())
+    }
+
+    /// Takes a stored endpoint in and tells the workers.
+    pub(super) fn install_endpoint(&mut self, record: &EndpointRecord, uso: bool) {
+        self.state.insert_endpoint(record.clone(), uso);
+        let network = self.state.networks.get(&record.network);
+        let endpoint = self.state.endpoints.get(&record.id);
+        let delta = network
+            .zip(endpoint)
+            .map(|(network, endpoint)| compile::endpoint(&network.record, endpoint));
+        self.send_deltas(delta.into_iter().collect());
+    }
+
+    fn reply(&self, record: &EndpointRecord) -> Result<Attached, ControlError> {
+        let info = self.endpoint_info(record.id.as_str());
+        let info = info.ok_or_else(|| ControlError::not_found("endpoint", &record.name))?;
+        Ok(Attached {
+            endpoint: info.id,
+            name: info.name,
+            mac: info.mac,
+            addresses: info.addresses,
+            gateways: info.gateways,
+            routes: Vec::new(),
+            dns: self.dns_for(record),
+            search: Vec::new(),
+            mtu: info.mtu.into(),
+            txqueuelen: TXQUEUELEN,
+            published: info.published.iter().map(ToString::to_string).collect(),
+        })
+    }
+
+    /// The name servers of the config file, else the uplink's LAN's, else the host's.
+    fn dns_for(&self, record: &EndpointRecord) -> Vec<IpAddr> {
+        let configured = &self.settings.config.dns;
+        if !configured.is_empty() {
+            return configured.clone();
+        }
+        let network = self.state.networks.get(&record.network);
+        let uplink = network.and_then(|n| compile::uplink_of(&self.state, &n.record));
+        let Some(uplink) = uplink.and_then(|id| self.state.uplinks.get(&id)) else {
+            return Vec::new();
+        };
+        let leased: Vec<_> = uplink.lan.dns.iter().map(|dns| dns.ip()).collect();
+        if leased.is_empty() { self.outside.host.name_servers() } else { leased }
+    }
+}
+
+/// Takes one address from each range; gives all back when one cannot be had.
+fn take_from(
+    network: &mut NetworkState,
+    wished: &[IpAddr],
+    holder: &str,
+) -> Result<Vec<IpAddr>, IpamError> {
+    let fits = |wish: &IpAddr| network.ranges.iter().any(|r| r.subnet().contains(wish));
+    if let Some(addr) = wished.iter().find(|wish| !fits(wish)) {
+        let subnets = in_words(network.ranges.iter().map(|r| r.subnet().to_string()));
+        return Err(IpamError::Outside { addr: *addr, subnets });
+    }
+    let holder = format!("`{holder}`");
+    let mut taken = Vec::with_capacity(network.ranges.len());
+    let mut failure = None;
+    for range in &mut network.ranges {
+        let v4 = range.subnet().addr().is_ipv4();
+        let wish = wished.iter().copied().find(|w| w.is_ipv4() == v4);
+        let got = match wish {
+            Some(addr) => range.reserve(addr, &holder).map(|()| addr),
+            None => range.allocate(&holder),
+        };
+        match got {
+            Ok(addr) => taken.push(addr),
+            Err(error) => failure = failure.or(Some(error)),
+        }
+    }
+    let Some(error) = failure else { return Ok(taken) };
+    for range in &mut network.ranges {
+        for addr in &taken {
+            range.release(*addr);
+        }
+    }
+    Err(error)
+}

@@ -1,0 +1,125 @@
+//! The socket uplink as a port: frames that leave by it end in sockets of the host.
+//!
+//! A flow of the flow table only remembers the decision; the connection itself lives in
+//! [`SocketFlows`](crate::stage::sockets::SocketFlows), which sees both of its sides.
+
+use super::decide::{NextHop, Route, Snat};
+use super::{Datapath, Output};
+use crate::base::ids::PortId;
+use crate::base::time::Time;
+use crate::config::{UplinkKind, link_local};
+use crate::packet::{DropReason, FlowKey, FrameBatch, Parsed};
+use crate::stage::sockets::{
+    Forbidden, FrameSlot, Inside, ListenerId, Published, SocketEvent, SocketFlows, Target,
+};
+use crate::wire::addr::Addr;
+
+/// The port that replies to clients of published ports leave by where no network has a socket uplink.
+const CLIENTS_PORT: PortId = PortId(u16::MAX);
+
+impl Datapath {
+    /// Hands a container's packet to the flows that end in sockets.
+    #[inline]
+    pub(super) fn to_sockets(
+        &mut self,
+        now: Time,
+        ingress: PortId,
+        parsed: &Parsed,
+        at: usize,
+        batch: &mut FrameBatch,
+        out: &mut Output,
+    ) -> Result<(), DropReason> {
+        let entry = self.tables.entry(ingress).ok_or(DropReason::PortGone)?;
+        let inside = Inside {
+            port: ingress,
+            domain: entry.port.domain,
+            mtu: entry.port.mtu,
+            gateway: entry.gateways[usize::from(!parsed.src.is_v4())],
+            redirect: self.redirect(entry.port.domain, parsed.dst),
+        };
+        let slot = FrameSlot(at as u16);
+        let frame = batch.frame(at);
+        self.sockets.frame(now, &inside, parsed, &frame, slot, &mut out.sockets)
+    }
+
+    /// The host's loopback, if the gateway's address stands for it on this network.
+    fn redirect(&self, domain: crate::base::ids::DomainId, dst: Addr) -> Option<Addr> {
+        let network = self.tables.network_of(domain)?;
+        let stands_for_host = network.host_loopback && network.is_gateway(dst);
+        stands_for_host.then(|| if dst.is_v4() { Addr::LOOPBACK_V4 } else { Addr::LOOPBACK_V6 })
+    }
+
+    /// The way of a packet that answers a client of a published port: back into the client's socket,
+    /// whatever the network's way out is.
+    pub(super) fn answer_to_client(&self, key: &FlowKey) -> Option<Route> {
+        self.sockets.answers_client(key).then(|| self.into_sockets(key))
+    }
+
+    /// The way into a socket of the host.
+    pub(super) fn into_sockets(&self, key: &FlowKey) -> Route {
+        let (egress, to) = (self.socket_port(), (key.dst, key.dst_port));
+        Route { egress, next_hop: NextHop::Sockets, to, snat: Snat::Keep }
+    }
+
+    /// The port of the socket uplink.
+    pub(super) fn socket_port(&self) -> PortId {
+        let sockets = self.tables.uplinks().find(|u| u.kind == UplinkKind::Sockets);
+        sockets.map_or(CLIENTS_PORT, |uplink| uplink.port)
+    }
+
+    /// What the switch's own networks are, so that no socket is asked to reach them.
+    pub(super) fn forbid_own_networks(&mut self) {
+        let own: Vec<(Addr, u8)> = self
+            .tables
+            .networks()
+            .flat_map(|n| {
+                let subnets = n.subnets.iter().map(|s| (s.prefix, s.len));
+                subnets.chain([(link_local(n.gateway_mac), 128)])
+            })
+            .collect();
+        self.sockets.set_forbidden(Forbidden::new(&own));
+    }
+
+    /// Takes in what happened to a host socket.
+    pub fn socket_event(&mut self, now: Time, event: SocketEvent<'_>, out: &mut Output) {
+        self.sockets.event(now, event, &mut out.sockets);
+    }
+
+    /// Ends a batch of frames or socket events: what could wait is said now.
+    pub fn flush_sockets(&mut self, now: Time, out: &mut Output) {
+        self.sockets.flush(now, &mut out.sockets);
+    }
+
+    /// Connections of a listening socket are for a container from now on.
+    pub fn serve_listener(&mut self, published: Published, stream: bool) {
+        if stream {
+            self.sockets.publish_tcp(published);
+        } else {
+            self.sockets.publish_udp(published);
+        }
+    }
+
+    /// The container behind these listening sockets is seen otherwise from now on.
+    pub fn retarget(&mut self, ids: std::ops::Range<u32>, target: &std::sync::Arc<Target>) {
+        for id in ids {
+            self.sockets.retarget(ListenerId(id), target);
+        }
+    }
+
+    /// A listening socket is closed.
+    pub fn drop_listener(&mut self, listener: ListenerId) {
+        self.sockets.unpublish(listener);
+    }
+
+    /// Counts a frame that the socket uplink delivered.
+    pub fn count_delivered(&mut self, port: PortId, bytes: usize) {
+        let counters = self.port_counters(port);
+        counters.tx_frames += 1;
+        counters.tx_bytes += bytes as u64;
+    }
+
+    /// The flows that end in sockets.
+    pub fn socket_flows(&self) -> &SocketFlows {
+        &self.sockets
+    }
+}

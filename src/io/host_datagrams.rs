@@ -1,0 +1,229 @@
+//! Datagrams of host sockets: trains both ways, local addresses, the error queue.
+
+use std::io::{self, IoSlice};
+use std::os::fd::BorrowedFd;
+
+use super::host_calls::{self as calls, Control, Name, Received};
+use super::host_sockets::{Executed, Features, explain, take_in};
+use crate::packet::FrameBatch;
+use crate::stage::sockets::{SockAddr, SocketError, SocketEvent, SocketId, Via};
+use crate::wire::addr::Addr;
+use crate::wire::icmp;
+use crate::wire::vnet::HEADER_LEN as VNET_LEN;
+
+/// Receive buffer asked for: the kernel grants what net.core.rmem_max allows. A burst of super-frames
+/// of the default 208 KiB would be a dozen.
+const RECEIVE_BUFFER: i32 = 4 << 20;
+
+/// Sets what a datagram socket can do. All of it is optional: the error is the kernel's "no".
+pub(super) fn prepare(fd: BorrowedFd<'_>, v4: bool, features: Features) {
+    let set = |level, name| {
+        let _ = calls::set_option(fd, level, name, &[1]);
+    };
+    if v4 {
+        set(libc::IPPROTO_IP, libc::IP_RECVERR);
+    } else {
+        set(libc::IPPROTO_IPV6, libc::IPV6_RECVERR);
+        // A dual-stack socket meets ICMP errors of both families.
+        set(libc::IPPROTO_IP, libc::IP_RECVERR);
+    }
+    if features.udp_gro {
+        set(libc::SOL_UDP, libc::UDP_GRO);
+    }
+    let _ = calls::set_option(fd, libc::SOL_SOCKET, libc::SO_RCVBUF, &[RECEIVE_BUFFER]);
+}
+
+/// How a datagram leaves.
+#[derive(Clone, Copy)]
+pub(super) struct Outgoing {
+    pub(super) from: Option<Addr>,
+    pub(super) to: SockAddr,
+    pub(super) segment: u16,
+    pub(super) ttl: Option<u8>,
+    /// Family of the socket.
+    pub(super) v4: bool,
+}
+
+/// Sends a datagram or a train. A full socket loses it, as a full device would.
+pub(super) fn send(
+    fd: BorrowedFd<'_>,
+    datagram: Outgoing,
+    parts: &[IoSlice<'_>],
+    features: Features,
+) -> io::Result<()> {
+    let bytes: usize = parts.iter().map(|part| part.len()).sum();
+    let train = datagram.segment > 0 && bytes > usize::from(datagram.segment);
+    if !train || features.udp_segment {
+        match send_once(fd, datagram, parts, train) {
+            // The way out cannot cut trains (no checksum offload, a smaller MTU): one by one, then.
+            Err(error) if train && is_no_train(&error) => {}
+            other => return other,
+        }
+    }
+    for part in parts {
+        for piece in part.chunks(usize::from(datagram.segment).max(1)) {
+            send_once(fd, datagram, &[IoSlice::new(piece)], false)?;
+        }
+    }
+    Ok(())
+}
+
+fn is_no_train(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE))
+}
+
+fn send_once(
+    fd: BorrowedFd<'_>,
+    datagram: Outgoing,
+    parts: &[IoSlice<'_>],
+    train: bool,
+) -> io::Result<()> {
+    let name = Name::new(datagram.to.addr, datagram.to.port, datagram.v4);
+    let mut control = Control::new();
+    if train {
+        control.push(libc::SOL_UDP, libc::UDP_SEGMENT, &datagram.segment.to_ne_bytes());
+    }
+    if let Some(ttl) = datagram.ttl {
+        let ttl = i32::from(ttl).to_ne_bytes();
+        if datagram.to.addr.is_v4() {
+            control.push(libc::IPPROTO_IP, libc::IP_TTL, &ttl);
+        } else {
+            control.push(libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT, &ttl);
+        }
+    }
+    if let Some(from) = datagram.from {
+        push_local_address(&mut control, from, datagram.v4);
+    }
+    // An error that an earlier datagram met is reported to the next call once; the error queue has
+    // the details, and this datagram has not been sent.
+    for again in [true, false] {
+        match calls::send(fd, Some(&name), parts, &mut control) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if again && is_earlier(&error) => {}
+            other => return other.map(drop),
+        }
+    }
+    Ok(())
+}
+
+fn is_earlier(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ECONNREFUSED | libc::EHOSTUNREACH))
+}
+
+/// `struct in_pktinfo` (interface, address to send from, unused) or `struct in6_pktinfo`.
+fn push_local_address(control: &mut Control, from: Addr, v4_socket: bool) {
+    if v4_socket {
+        let mut info = [0; 12];
+        info[4..8].copy_from_slice(&from.bytes()[12..]);
+        control.push(libc::IPPROTO_IP, libc::IP_PKTINFO, &info);
+    } else {
+        let mut info = [0; 20];
+        info[..16].copy_from_slice(&from.bytes());
+        control.push(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &info);
+    }
+}
+
+/// Receives a datagram or a train into a new frame.
+pub(super) fn receive<'a>(
+    fd: BorrowedFd<'_>,
+    via: Via,
+    headers: u16,
+    received: &'a mut FrameBatch,
+) -> Executed<'a> {
+    let headers = usize::from(headers);
+    let Some(got) = receive_whole(fd, headers, received) else { return drained(via) };
+    let Ok(got) = got else { return Executed::NoRoom };
+    let (from, to, segment) = described(&got);
+    let (Some(from), Some(slot)) = (from, take_in(received, headers, got.len)) else {
+        return drained(via);
+    };
+    let frame = received.frame(usize::from(slot.0));
+    Executed::Event(SocketEvent::Datagram { via, slot, frame, from, to, segment })
+}
+
+struct NoRoom;
+
+/// The next datagram that fits; `None` when there is none.
+fn receive_whole(
+    fd: BorrowedFd<'_>,
+    headers: usize,
+    batch: &mut FrameBatch,
+) -> Option<Result<Received, NoRoom>> {
+    // A pending error is reported once and then gone, but no datagram must be passed over for it.
+    let mut errors = 0;
+    loop {
+        let Some(buf) = batch.spare() else { return Some(Err(NoRoom)) };
+        let room = buf.get_mut(VNET_LEN + headers..)?;
+        match calls::receive(fd, room, 0) {
+            Ok(got) if got.truncated => {}
+            Ok(got) => return Some(Ok(got)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
+            Err(_) if errors < 4 => errors += 1,
+            Err(_) => return None,
+        }
+    }
+}
+
+fn drained(via: Via) -> Executed<'static> {
+    Executed::Event(match via {
+        Via::Socket(socket) => SocketEvent::Drained { socket, eof: false },
+        Via::Listener(listener) => SocketEvent::ListenerDrained { listener },
+    })
+}
+
+/// Sender, local address and train's size.
+fn described(got: &Received) -> (Option<SockAddr>, Option<Addr>, Option<u16>) {
+    let from = got.name.get().map(|(addr, port)| SockAddr { addr, port });
+    let (mut to, mut segment) = (None, None);
+    for (level, kind, data) in got.control.iter() {
+        match (level, kind) {
+            (libc::SOL_UDP, libc::UDP_GRO) => {
+                segment = data.first_chunk().map(|size| i32::from_ne_bytes(*size) as u16);
+            }
+            (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+                // Interface, address of the host, address in the packet's header.
+                to = data.get(4..).and_then(|d| d.first_chunk()).map(|a| Addr::from_v4_bytes(*a));
+            }
+            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+                to = data.first_chunk().map(|a| Addr::from_v6_bytes(*a));
+            }
+            _ => {}
+        }
+    }
+    (from, to, segment)
+}
+
+/// Length of `struct sock_extended_err`, which the offender's address follows.
+const EXTENDED_ERROR: usize = 16;
+
+/// Reads one entry of the error queue.
+pub(super) fn receive_error(fd: BorrowedFd<'_>, socket: SocketId) -> SocketEvent<'static> {
+    let none = SocketEvent::ErrorsDrained { socket };
+    let mut sent = [0; icmp::HEADER_LEN];
+    let Ok(got) = calls::receive(fd, &mut sent, libc::MSG_ERRQUEUE) else { return none };
+    let errors = [(libc::IPPROTO_IP, libc::IP_RECVERR), (libc::IPPROTO_IPV6, libc::IPV6_RECVERR)];
+    let entry = got.control.iter().find(|(level, kind, _)| errors.contains(&(*level, *kind)));
+    let to = got.name.get().map(|(addr, port)| SockAddr { addr, port });
+    let (Some((_, _, data)), Some(to)) = (entry, to) else { return none };
+    let Some((error, offender)) = read_error(data) else { return none };
+    // Of a ping socket: the request that was lost begins with its ICMP header.
+    let echo_seq = u16::from_be_bytes([sent[6], sent[7]]);
+    SocketEvent::DatagramError { socket, error, offender, to, echo_seq }
+}
+
+fn read_error(data: &[u8]) -> Option<(SocketError, Addr)> {
+    let errno = i32::from_ne_bytes(*data.first_chunk()?);
+    let (origin, kind, code) = (*data.get(4)?, *data.get(5)?, *data.get(6)?);
+    let info = u32::from_ne_bytes(*data.get(8..)?.first_chunk()?);
+    let offender = calls::parse_name(data.get(EXTENDED_ERROR..)?).map(|(addr, _)| addr);
+    let too_big = SocketError::TooBig(u16::try_from(info).unwrap_or(u16::MAX));
+    let error = match (origin, kind, code) {
+        (libc::SO_EE_ORIGIN_ICMP, icmp::v4::TIME_EXCEEDED, _)
+        | (libc::SO_EE_ORIGIN_ICMP6, icmp::v6::TIME_EXCEEDED, _) => SocketError::TimeExceeded,
+        (libc::SO_EE_ORIGIN_ICMP, icmp::v4::UNREACHABLE, icmp::v4::CODE_TOO_BIG)
+        | (libc::SO_EE_ORIGIN_ICMP6, icmp::v6::TOO_BIG, _) => too_big,
+        _ if errno == libc::EMSGSIZE => too_big,
+        _ => explain(&io::Error::from_raw_os_error(errno), origin != libc::SO_EE_ORIGIN_ICMP6),
+    };
+    Some((error, offender.unwrap_or(Addr::UNSPECIFIED)))
+}

@@ -1,0 +1,533 @@
+//! The host sockets of the socket uplink: executes [`SocketCall`]s and turns readiness into
+//! [`SocketEvent`]s. It decides nothing: what a call or an event means for a flow is `stage/sockets`'.
+//!
+//! Every socket is non-blocking and registered edge-triggered, with its [`SocketId`] as token. A closed
+//! descriptor leaves the poller by itself, so closing costs one system call.
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use hashbrown::HashMap;
+
+use super::host_calls::{self as calls, Control, Name};
+use super::host_datagrams;
+use super::host_listen::{Listener, Transport};
+use super::poller::{Poller, Ready, Token, Wish};
+use crate::base::limits::BATCH_FRAMES_MAX;
+use crate::packet::FrameBatch;
+use crate::stage::sockets::{
+    FrameSlot, ListenerId, Parts, Room, SockAddr, SocketCall, SocketError, SocketEvent, SocketId,
+    SocketKind, SocketOutput, Via,
+};
+use crate::wire::vnet::HEADER_LEN as VNET_LEN;
+
+/// Tokens of this file: the two highest bits are `01`.
+const TAG: u64 = 1 << 62;
+/// Tokens of listeners, among those: no [`SocketKind`] has this number.
+const LISTENER: u64 = 3 << 60;
+/// What a peek without SO_PEEK_OFF copies away into.
+const SCRATCH: usize = 128 * 1024;
+
+/// What this kernel can do beyond Linux 6.1. Each is probed, and can be forced off.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Features {
+    /// SO_PEEK_OFF for TCP of both families (Linux 6.9).
+    pub peek_offset: bool,
+    /// Trains of datagrams sent by one call (UDP_SEGMENT).
+    pub udp_segment: bool,
+    /// Trains of datagrams received by one call (UDP_GRO).
+    pub udp_gro: bool,
+}
+
+impl Features {
+    /// Asks the kernel.
+    pub fn probe() -> Self {
+        let peek = |v4| {
+            calls::socket(v4, libc::SOCK_STREAM, 0).is_ok_and(|fd| {
+                calls::set_option(fd.as_fd(), libc::SOL_SOCKET, libc::SO_PEEK_OFF, &[0]).is_ok()
+            })
+        };
+        let udp = |name| {
+            calls::socket(true, libc::SOCK_DGRAM, 0)
+                .is_ok_and(|fd| calls::set_option(fd.as_fd(), libc::SOL_UDP, name, &[1]).is_ok())
+        };
+        Self {
+            peek_offset: peek(true) && peek(false),
+            udp_segment: udp(libc::UDP_SEGMENT),
+            udp_gro: udp(libc::UDP_GRO),
+        }
+    }
+}
+
+/// What became of a call.
+#[derive(Debug)]
+pub enum Executed<'a> {
+    /// Done, and there is nothing to say.
+    Done,
+    /// Its answer.
+    Event(SocketEvent<'a>),
+    /// The batch for received frames is full: write out what is in it, clear it, execute the call again.
+    NoRoom,
+}
+
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) fd: OwnedFd,
+    id: SocketId,
+    pub(super) v4: bool,
+    connecting: bool,
+    watching: bool,
+}
+
+/// All host sockets of one worker.
+#[derive(Debug)]
+pub struct HostSockets {
+    /// By kind and slot.
+    tables: [Vec<Option<Entry>>; 3],
+    listeners: HashMap<ListenerId, Listener>,
+    features: Features,
+    scratch: Box<[u8]>,
+}
+
+impl HostSockets {
+    /// No sockets.
+    pub fn new(features: Features) -> Self {
+        Self {
+            tables: [Vec::new(), Vec::new(), Vec::new()],
+            listeners: HashMap::new(),
+            features,
+            scratch: vec![0; if features.peek_offset { 0 } else { SCRATCH }].into_boxed_slice(),
+        }
+    }
+
+    /// Whether a readiness token is one of ours.
+    pub fn owns(token: Token) -> bool {
+        token.0 >> 62 == TAG >> 62
+    }
+
+    /// Serves a listener from now on.
+    pub fn add_listener(
+        &mut self,
+        poller: &Poller,
+        id: ListenerId,
+        listener: Listener,
+    ) -> io::Result<()> {
+        if listener.transport() == Transport::Udp {
+            host_datagrams::prepare(listener.as_fd(), listener.is_v4(), self.features);
+        }
+        poller.add(&listener, Token(TAG | LISTENER | u64::from(id.0)), Wish::Read)?;
+        self.listeners.insert(id, listener);
+        Ok(())
+    }
+
+    /// Closes a listener. A duplicate elsewhere would stay in the poller, so it is taken out first.
+    pub fn remove_listener(&mut self, poller: &Poller, id: ListenerId) -> bool {
+        let Some(listener) = self.listeners.remove(&id) else { return false };
+        let _ = poller.remove(&listener);
+        true
+    }
+
+    /// What a readiness means: up to two events.
+    pub fn ready(&mut self, ready: &Ready) -> [Option<SocketEvent<'static>>; 2] {
+        let token = ready.token.0 & !(3 << 62);
+        if token >> 60 == LISTENER >> 60 {
+            let listener = ListenerId(token as u32);
+            return [Some(SocketEvent::Incoming { listener }), None];
+        }
+        let socket = SocketId::from_token(token);
+        let Some(entry) = self.entry(socket) else { return [None, None] };
+        if socket.kind() == SocketKind::Tcp {
+            return entry.stream_ready(ready);
+        }
+        let errors = ready.error.then_some(SocketEvent::ErrorsWaiting { socket });
+        let readable = ready.readable.then_some(SocketEvent::Readable { socket, hangup: false });
+        [errors, readable]
+    }
+
+    /// Executes a call of `out`. `sent` is the batch whose frames it names, `received` takes what arrives.
+    pub fn execute<'a>(
+        &mut self,
+        poller: &Poller,
+        (call, out): (&SocketCall, &SocketOutput),
+        sent: &FrameBatch,
+        received: &'a mut FrameBatch,
+    ) -> Executed<'a> {
+        match *call {
+            SocketCall::Connect { socket, to } => self.connect(poller, socket, to),
+            SocketCall::Accept { listener, socket } => self.accept(poller, listener, socket),
+            SocketCall::Open { socket, v4 } => self.open(poller, socket, v4),
+            SocketCall::Close { socket, reset } => self.close(socket, reset),
+            SocketCall::SendTo { via, from, to, parts, segment, ttl } => {
+                let Some((fd, v4)) = self.datagram_socket(via) else { return Executed::Done };
+                let datagram = host_datagrams::Outgoing { from, to, segment, ttl, v4 };
+                let gather = Gather::new(out, parts, sent);
+                let failed = host_datagrams::send(fd, datagram, gather.parts(), self.features);
+                match (failed, via) {
+                    (Err(error), Via::Socket(socket)) => {
+                        let (offender, echo_seq) = (crate::wire::addr::Addr::UNSPECIFIED, 0);
+                        let error = explain(&error, v4);
+                        let event =
+                            SocketEvent::DatagramError { socket, error, offender, to, echo_seq };
+                        Executed::Event(event)
+                    }
+                    _ => Executed::Done,
+                }
+            }
+            SocketCall::Receive { via, headers } => match self.datagram_socket(via) {
+                Some((fd, _)) => host_datagrams::receive(fd, via, headers, received),
+                None => Executed::Done,
+            },
+            SocketCall::Send { socket, .. }
+            | SocketCall::WatchWritable { socket }
+            | SocketCall::Peek { socket, .. }
+            | SocketCall::SetPeekOffset { socket, .. }
+            | SocketCall::Discard { socket, .. }
+            | SocketCall::Shutdown { socket }
+            | SocketCall::ReceiveError { socket } => {
+                let (slot, kind) = (socket.slot() as usize, socket.kind() as usize);
+                let entry = self.tables[kind].get_mut(slot).and_then(Option::as_mut);
+                let Some(entry) = entry.filter(|entry| entry.id == socket) else {
+                    return Executed::Done;
+                };
+                let offset = self.features.peek_offset;
+                entry.execute(poller, (call, out), sent, (received, &mut self.scratch, offset))
+            }
+        }
+    }
+
+    fn entry(&mut self, id: SocketId) -> Option<&mut Entry> {
+        let table = &mut self.tables[id.kind() as usize];
+        table.get_mut(id.slot() as usize)?.as_mut().filter(|entry| entry.id == id)
+    }
+
+    fn datagram_socket(&self, via: Via) -> Option<(BorrowedFd<'_>, bool)> {
+        match via {
+            Via::Socket(id) => {
+                let table = &self.tables[id.kind() as usize];
+                let entry = table.get(id.slot() as usize)?.as_ref()?;
+                (entry.id == id).then(|| (entry.fd.as_fd(), entry.v4))
+            }
+            Via::Listener(id) => {
+                let listener = self.listeners.get(&id)?;
+                Some((listener.as_fd(), listener.is_v4()))
+            }
+        }
+    }
+
+    fn keep(
+        &mut self,
+        poller: &Poller,
+        (fd, id): (OwnedFd, SocketId),
+        v4: bool,
+        connecting: bool,
+    ) -> io::Result<()> {
+        poller.add(&fd, Token(TAG | id.token()), Wish::ReadWrite)?;
+        let table = &mut self.tables[id.kind() as usize];
+        let slot = id.slot() as usize;
+        if table.len() <= slot {
+            table.resize_with(slot + 1, || None);
+        }
+        table[slot] = Some(Entry { fd, id, v4, connecting, watching: false });
+        Ok(())
+    }
+
+    fn connect(&mut self, poller: &Poller, socket: SocketId, to: SockAddr) -> Executed<'static> {
+        let v4 = to.addr.is_v4();
+        let result = calls::socket(v4, libc::SOCK_STREAM, 0).and_then(|fd| {
+            self.prepare_stream(fd.as_fd())?;
+            let connecting = match calls::connect(fd.as_fd(), &Name::new(to.addr, to.port, v4)) {
+                Ok(()) => false,
+                Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => true,
+                Err(error) => return Err(error),
+            };
+            let room = room(fd.as_fd());
+            self.keep(poller, (fd, socket), v4, connecting)?;
+            Ok((connecting, room))
+        });
+        match result {
+            Ok((true, _)) => Executed::Done,
+            Ok((false, room)) => Executed::Event(SocketEvent::Connected { socket, room }),
+            Err(error) => {
+                let error = explain(&error, v4);
+                Executed::Event(SocketEvent::Failed { socket, error })
+            }
+        }
+    }
+
+    /// The container's kernel has decided about small segments already: no second Nagle. The host's
+    /// kernel asks after dead peers, as nobody inside can.
+    fn prepare_stream(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        calls::set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, &[1])?;
+        calls::set_option(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, &[1])?;
+        if self.features.peek_offset {
+            calls::set_option(fd, libc::SOL_SOCKET, libc::SO_PEEK_OFF, &[0])?;
+        }
+        Ok(())
+    }
+
+    fn accept(
+        &mut self,
+        poller: &Poller,
+        listener: ListenerId,
+        socket: SocketId,
+    ) -> Executed<'static> {
+        let none = |error| Executed::Event(SocketEvent::NotAccepted { socket, error });
+        let Some(from) = self.listeners.get(&listener) else { return none(None) };
+        let (fd, client) = loop {
+            match calls::accept(from.as_fd()) {
+                Ok(accepted) => break accepted,
+                // The client gave up in between: the next one.
+                Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return none(None),
+                Err(error) => return none(Some(explain(&error, true))),
+            }
+        };
+        let local = calls::local_name(fd.as_fd()).ok().and_then(|name| name.get());
+        let room = room(fd.as_fd());
+        let kept = self
+            .prepare_stream(fd.as_fd())
+            .and_then(|()| self.keep(poller, (fd, socket), from_v4(client), false));
+        match (kept, client.get(), local) {
+            (Ok(()), Some(client), Some(local)) => {
+                let [client, local] = [client, local].map(|(addr, port)| SockAddr { addr, port });
+                Executed::Event(SocketEvent::Accepted { socket, client, local, room })
+            }
+            _ => none(Some(SocketError::Other)),
+        }
+    }
+
+    fn open(&mut self, poller: &Poller, socket: SocketId, v4: bool) -> Executed<'static> {
+        let protocol = match socket.kind() {
+            SocketKind::Ping if v4 => libc::IPPROTO_ICMP,
+            SocketKind::Ping => libc::IPPROTO_ICMPV6,
+            SocketKind::Tcp | SocketKind::Udp => 0,
+        };
+        let result = calls::socket(v4, libc::SOCK_DGRAM, protocol).and_then(|fd| {
+            host_datagrams::prepare(fd.as_fd(), v4, self.features);
+            self.keep(poller, (fd, socket), v4, false)
+        });
+        match result {
+            Ok(()) => Executed::Done,
+            Err(error) => {
+                let error = explain(&error, v4);
+                Executed::Event(SocketEvent::Failed { socket, error })
+            }
+        }
+    }
+
+    fn close(&mut self, socket: SocketId, reset: bool) -> Executed<'static> {
+        let table = &mut self.tables[socket.kind() as usize];
+        if let Some(place) = table.get_mut(socket.slot() as usize)
+            && let Some(entry) = place.take_if(|entry| entry.id == socket)
+            && reset
+        {
+            // On, no time: `close` sends a reset (socket(7)).
+            let fd = entry.fd.as_fd();
+            let _ = calls::set_option(fd, libc::SOL_SOCKET, libc::SO_LINGER, &[1, 0]);
+        }
+        Executed::Done
+    }
+}
+
+fn from_v4(name: Name) -> bool {
+    name.get().is_some_and(|(addr, _)| addr.is_v4())
+}
+
+impl Entry {
+    fn stream_ready(&mut self, ready: &Ready) -> [Option<SocketEvent<'static>>; 2] {
+        let socket = self.id;
+        if ready.error {
+            let mut error = [0];
+            let read = calls::option(self.fd.as_fd(), libc::SOL_SOCKET, libc::SO_ERROR, &mut error);
+            if read.is_ok() && error[0] != 0 {
+                let error = explain(&io::Error::from_raw_os_error(error[0] as i32), self.v4);
+                return [Some(SocketEvent::Failed { socket, error }), None];
+            }
+        }
+        let mut first = None;
+        if ready.writable && std::mem::take(&mut self.connecting) {
+            first = Some(SocketEvent::Connected { socket, room: room(self.fd.as_fd()) });
+        } else if ready.writable && std::mem::take(&mut self.watching) {
+            first = Some(SocketEvent::Writable { socket, room: room(self.fd.as_fd()) });
+        }
+        let hangup = ready.hangup;
+        let second = ready.readable.then_some(SocketEvent::Readable { socket, hangup });
+        [first, second]
+    }
+
+    fn execute<'a>(
+        &mut self,
+        poller: &Poller,
+        (call, out): (&SocketCall, &SocketOutput),
+        sent: &FrameBatch,
+        (received, scratch, peek_offset): (&'a mut FrameBatch, &mut [u8], bool),
+    ) -> Executed<'a> {
+        let (socket, fd) = (self.id, self.fd.as_fd());
+        let done = match *call {
+            SocketCall::Send { parts, .. } => {
+                return Executed::Event(self.send(&Gather::new(out, parts, sent)));
+            }
+            SocketCall::Peek { offset, len, headers, .. } => {
+                let skip = if peek_offset { None } else { Some((scratch, offset as usize)) };
+                return self.peek(skip, len as usize, usize::from(headers), received);
+            }
+            SocketCall::ReceiveError { .. } => {
+                return Executed::Event(host_datagrams::receive_error(fd, socket));
+            }
+            SocketCall::WatchWritable { .. } => {
+                self.watching = true;
+                poller.change(&self.fd, Token(TAG | socket.token()), Wish::ReadWrite)
+            }
+            SocketCall::SetPeekOffset { offset, .. } if peek_offset => {
+                calls::set_option(fd, libc::SOL_SOCKET, libc::SO_PEEK_OFF, &[offset as i32])
+            }
+            SocketCall::Discard { len, .. } => discard(fd, len as usize),
+            SocketCall::Shutdown { .. } => calls::shutdown_write(fd),
+            _ => Ok(()),
+        };
+        match done {
+            Ok(()) => Executed::Done,
+            Err(error) => {
+                let error = explain(&error, self.v4);
+                Executed::Event(SocketEvent::Failed { socket, error })
+            }
+        }
+    }
+
+    fn send(&self, gather: &Gather<'_>) -> SocketEvent<'static> {
+        let (socket, fd) = (self.id, self.fd.as_fd());
+        let accepted = match calls::send(fd, None, gather.parts(), &mut Control::new()) {
+            Ok(n) => n as u32,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(error) => {
+                return SocketEvent::Failed { socket, error: explain(&error, self.v4) };
+            }
+        };
+        SocketEvent::Sent { socket, accepted, room: room(fd) }
+    }
+
+    fn peek<'a>(
+        &self,
+        skip: Option<(&mut [u8], usize)>,
+        len: usize,
+        headers: usize,
+        received: &'a mut FrameBatch,
+    ) -> Executed<'a> {
+        let socket = self.id;
+        let Some(buf) = received.spare() else { return Executed::NoRoom };
+        let Some(room) = buf.get_mut(VNET_LEN + headers..VNET_LEN + headers + len) else {
+            return Executed::Done;
+        };
+        let result = match skip {
+            Some((scratch, offset)) => calls::peek_after(self.fd.as_fd(), scratch, offset, room),
+            None => calls::peek(self.fd.as_fd(), room).map(|n| (n, n == 0)),
+        };
+        match result {
+            Ok((0, eof)) => Executed::Event(SocketEvent::Drained { socket, eof }),
+            Ok((n, _)) => match take_in(received, headers, n) {
+                Some(slot) => {
+                    let frame = received.frame(usize::from(slot.0));
+                    Executed::Event(SocketEvent::Data { socket, slot, frame })
+                }
+                None => Executed::Done,
+            },
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Executed::Event(SocketEvent::Drained { socket, eof: false })
+            }
+            Err(error) => {
+                let error = explain(&error, self.v4);
+                Executed::Event(SocketEvent::Failed { socket, error })
+            }
+        }
+    }
+}
+
+/// Makes a frame of what was read into a batch's room behind `headers` bytes.
+pub(super) fn take_in(batch: &mut FrameBatch, headers: usize, n: usize) -> Option<FrameSlot> {
+    // Nothing of an earlier frame may be taken for this one's virtio-net header.
+    batch.spare()?.get_mut(..VNET_LEN + headers)?.fill(0);
+    batch.commit(VNET_LEN + headers + n).ok()?;
+    Some(FrameSlot(batch.len() as u16 - 1))
+}
+
+fn discard(fd: BorrowedFd<'_>, mut len: usize) -> io::Result<()> {
+    while len > 0 {
+        match calls::discard(fd, len)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            n => len -= n.min(len),
+        }
+    }
+    Ok(())
+}
+
+/// Place of the buffer's size and of what is queued in the answer of SO_MEMINFO
+/// (`include/uapi/linux/sock_diag.h`).
+const MEMINFO: usize = 9;
+const MEMINFO_SNDBUF: usize = 3;
+const MEMINFO_WMEM_QUEUED: usize = 5;
+
+/// Room in a stream's send buffer.
+fn room(fd: BorrowedFd<'_>) -> Room {
+    let mut info = [0_u32; MEMINFO];
+    match calls::option(fd, libc::SOL_SOCKET, libc::SO_MEMINFO, &mut info) {
+        Ok(n) if n > MEMINFO_WMEM_QUEUED => {
+            let total = info[MEMINFO_SNDBUF];
+            Room { free: total.saturating_sub(info[MEMINFO_WMEM_QUEUED]), total }
+        }
+        _ => Room::default(),
+    }
+}
+
+/// Pieces of frames as the kernel wants them.
+pub(super) struct Gather<'a> {
+    parts: [IoSlice<'a>; BATCH_FRAMES_MAX],
+    len: usize,
+}
+
+impl<'a> Gather<'a> {
+    fn new(out: &SocketOutput, parts: Parts, batch: &'a FrameBatch) -> Self {
+        let mut gather = Self { parts: [IoSlice::new(&[]); BATCH_FRAMES_MAX], len: 0 };
+        for part in out.chain(parts).take(BATCH_FRAMES_MAX) {
+            let slot = usize::from(part.slot.0);
+            let range = part.start as usize..(part.start + part.len) as usize;
+            // A piece of a frame that is not there any more would be a hole in the stream.
+            let Some(bytes) = (slot < batch.len()).then(|| batch.bytes(slot).get(range)).flatten()
+            else {
+                break;
+            };
+            gather.parts[gather.len] = IoSlice::new(bytes);
+            gather.len += 1;
+        }
+        gather
+    }
+
+    pub(super) fn parts(&self) -> &[IoSlice<'a>] {
+        &self.parts[..self.len]
+    }
+}
+
+/// What an error means to a container.
+pub(super) fn explain(error: &io::Error, v4: bool) -> SocketError {
+    match error.raw_os_error() {
+        Some(libc::ECONNREFUSED) => SocketError::Refused,
+        Some(libc::ECONNRESET | libc::EPIPE | libc::ECONNABORTED) => SocketError::Reset,
+        Some(libc::ENETUNREACH | libc::EAFNOSUPPORT | libc::ENETDOWN) => {
+            SocketError::NetUnreachable
+        }
+        // Of IPv6: no address of ours to speak from. Of IPv4: no port left.
+        Some(libc::EADDRNOTAVAIL) if !v4 => SocketError::NetUnreachable,
+        Some(libc::EHOSTUNREACH | libc::EHOSTDOWN) => SocketError::HostUnreachable,
+        Some(libc::ETIMEDOUT) => SocketError::TimedOut,
+        Some(libc::EACCES | libc::EPERM | libc::EPROTONOSUPPORT) => SocketError::Prohibited,
+        Some(libc::EMSGSIZE) => SocketError::TooBig(0),
+        Some(
+            libc::EMFILE
+            | libc::ENFILE
+            | libc::ENOBUFS
+            | libc::ENOMEM
+            | libc::EADDRNOTAVAIL
+            | libc::EAGAIN,
+        ) => SocketError::Limit,
+        _ => SocketError::Other,
+    }
+}

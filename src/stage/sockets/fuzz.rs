@@ -1,0 +1,318 @@
+//! The flow machines under an operation list made of foreign bytes: hostile frames, events in any order
+//! about sockets that exist or do not, time that leaps. Called by the fuzz target and by a test here.
+
+use std::sync::Arc;
+
+use super::headers::TcpFields;
+use super::{
+    Delivery, Forbidden, FrameSlot, Inside, Link, ListenerId, Published, Room, SockAddr,
+    SocketCall, SocketError, SocketEvent, SocketFlows, SocketId, SocketOutput, Target, TcpState,
+    Via, headers,
+};
+use crate::base::hash::Seed;
+use crate::base::ids::{DomainId, PortId};
+use crate::base::time::{Span, Time};
+use crate::packet::{Csum, FlowKey, FrameBatch, FrameMut, Gso, Offload, Parsed, Scope};
+use crate::wire::addr::Addr;
+use crate::wire::ipv6;
+use crate::wire::mac::Mac;
+
+/// Runs the operations in `data`.
+///
+/// # Panics
+/// If something does not hold that always must: a frame of ours that does not parse, a call for a
+/// forbidden destination, flows or timers that outlive their port.
+pub fn fuzz(data: &[u8]) {
+    let mut world = Fuzzed::new();
+    world.run(data);
+    world.end();
+}
+
+/// Foreign bytes, read one after another; zeros when they are used up.
+struct Bytes<'a>(&'a [u8]);
+
+impl Bytes<'_> {
+    fn next(&mut self) -> Option<u8> {
+        let (first, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(*first)
+    }
+
+    fn byte(&mut self) -> u8 {
+        self.next().unwrap_or(0)
+    }
+
+    fn short(&mut self) -> u16 {
+        u16::from_be_bytes([self.byte(), self.byte()])
+    }
+}
+
+/// Both inside and outside addresses, some of them forbidden.
+const DESTINATIONS: [[u8; 4]; 6] =
+    [[192, 0, 2, 1], [192, 0, 2, 2], [127, 0, 0, 1], [0, 0, 0, 0], [172, 17, 0, 9], [224, 0, 0, 1]];
+const PORT: PortId = PortId(1);
+const LINK: Link = Link { inside: Mac([4; 6]), gateway: Mac([2; 6]) };
+
+/// A frame as a hostile container would send it. `seen` is the last sequence number of ours: without
+/// it nothing would ever be acknowledged.
+fn frame_of(input: &mut Bytes<'_>, seen: u32) -> (Vec<u8>, Offload) {
+    let kind = input.byte();
+    let dst = Addr::from_v4_bytes(DESTINATIONS[usize::from(input.byte()) % DESTINATIONS.len()]);
+    let src = Addr::from_v4_bytes([172, 17, 0, 2]);
+    let port = if kind & 0x40 != 0 { 80 } else { 1000 + u16::from(input.byte() % 4) };
+    // The writers write towards a container, so this key is the other way round.
+    let key = FlowKey {
+        src: dst,
+        dst: src,
+        src_port: u16::from(input.byte() % 4) + 1,
+        dst_port: port,
+        domain: DomainId(1),
+        proto: 0,
+        scope: Scope::Routed,
+    };
+    let small = |n: u8| u32::from(n).wrapping_sub(16);
+    let len = usize::from(input.byte()) << (kind >> 6);
+    let (mut bytes, mut offload) = match kind % 4 {
+        0 | 1 => {
+            let mut bytes = vec![0; headers::tcp_headers(true) + len];
+            let fields = TcpFields {
+                seq: small(input.byte()),
+                ack: seen.wrapping_add(small(input.byte()).wrapping_add(17)),
+                flags: input.byte(),
+                window: input.short(),
+            };
+            let offload = headers::write_tcp(&mut bytes, LINK, &key, fields, 0, 100);
+            (bytes, offload)
+        }
+        2 => {
+            let mut bytes = vec![0; headers::udp_headers(true) + len];
+            let segment = Some(u16::from(input.byte()));
+            let offload = headers::write_udp(&mut bytes, LINK, &key, segment);
+            (bytes, offload)
+        }
+        _ => {
+            let mut bytes = vec![0; headers::l4_at(true) + 8 + len];
+            headers::write_echo_reply(&mut bytes, LINK, src, dst, port);
+            bytes[headers::l4_at(true)] = input.byte() % 16;
+            (bytes, Offload::NONE)
+        }
+    };
+    // Sometimes one byte is anything, and the offload header is not what the frame is.
+    if kind & 0x10 != 0 {
+        let at = usize::from(input.short()) % bytes.len();
+        bytes[at] = input.byte();
+    }
+    if kind & 0x20 != 0 {
+        offload.gso = Gso::UdpL4;
+        offload.gso_size = input.short();
+        offload.csum = Csum::Complete;
+    }
+    (bytes, offload)
+}
+
+struct Fuzzed {
+    /// Sequence number of the last segment that came out.
+    seen: u32,
+    flows: SocketFlows,
+    out: SocketOutput,
+    now: Time,
+    batch: FrameBatch,
+    /// Sockets that calls have named: events are mostly about these.
+    known: Vec<SocketId>,
+}
+
+impl Fuzzed {
+    fn new() -> Self {
+        let mut flows = SocketFlows::new(Seed(1));
+        let own = [(Addr::from_v4_bytes([172, 17, 0, 0]), 16)];
+        flows.set_forbidden(Forbidden::new(&own));
+        let target = Target {
+            port: PORT,
+            domain: DomainId(1),
+            link: Link { inside: LINK.gateway, gateway: LINK.inside },
+            addrs: [Some(Addr::from_v4_bytes([172, 17, 0, 2])), None],
+            gateways: [Some(Addr::from_v4_bytes([172, 17, 0, 1])), None],
+            subnets: own.to_vec(),
+            mtu: 1500,
+        };
+        let target = Arc::new(target);
+        let published =
+            |id| Published { listener: ListenerId(id), target: target.clone(), port: 80 };
+        flows.publish_tcp(published(1));
+        flows.publish_udp(published(2));
+        Self {
+            seen: 0,
+            flows,
+            out: SocketOutput::default(),
+            now: Time(1_000_000_000),
+            batch: FrameBatch::new(),
+            known: Vec::new(),
+        }
+    }
+
+    fn run(&mut self, data: &[u8]) {
+        let mut input = Bytes(data);
+        while let Some(op) = input.next() {
+            match op % 8 {
+                0..=3 => self.frame(&mut input),
+                4..=6 => self.event(&mut input),
+                _ => self.time(&mut input),
+            }
+            self.look();
+        }
+    }
+
+    fn frame(&mut self, input: &mut Bytes<'_>) {
+        let (bytes, offload) = frame_of(input, self.seen);
+        self.batch.clear();
+        if !self.batch.push(&bytes, offload) {
+            return;
+        }
+        let Ok(parsed) = Parsed::new(&bytes) else { return };
+        let mtu = u16::from(input.byte()) * 37;
+        let inside = Inside { port: PORT, domain: DomainId(1), mtu, gateway: None, redirect: None };
+        let (frame, slot) = (self.batch.frame(0), FrameSlot(0));
+        let _ = self.flows.frame(self.now, &inside, &parsed, &frame, slot, &mut self.out);
+    }
+
+    fn socket(&self, input: &mut Bytes<'_>) -> SocketId {
+        let n = input.byte();
+        let stranger = SocketId::from_token(u64::from(input.short()) << 52 | u64::from(n));
+        let known = usize::from(n).checked_rem(self.known.len());
+        known.and_then(|n| self.known.get(n)).copied().unwrap_or(stranger)
+    }
+
+    fn event(&mut self, input: &mut Bytes<'_>) {
+        let socket = self.socket(input);
+        let room = Room { free: input.short().into(), total: input.short().into() };
+        let [a, b] = [input.byte(), input.byte()];
+        let peer = SockAddr { addr: Addr::from_v4_bytes([192, 0, 2, a]), port: u16::from(b) };
+        let error = [
+            SocketError::Refused,
+            SocketError::Reset,
+            SocketError::HostUnreachable,
+            SocketError::TooBig(u16::from(b) << 4),
+            SocketError::TimeExceeded,
+            SocketError::Limit,
+        ][usize::from(b) % 6];
+        let slot = FrameSlot(0);
+        let event = match a % 14 {
+            0 => SocketEvent::Connected { socket, room },
+            1 => SocketEvent::Failed { socket, error },
+            2 => SocketEvent::Incoming { listener: ListenerId(u32::from(b) % 4) },
+            3 => SocketEvent::Accepted { socket, client: peer, local: peer, room },
+            4 => SocketEvent::NotAccepted { socket, error: (b > 128).then_some(error) },
+            5 => SocketEvent::Readable { socket, hangup: b > 128 },
+            6 => SocketEvent::Writable { socket, room },
+            7 | 8 => SocketEvent::Sent { socket, accepted: room.free, room },
+            9 => SocketEvent::Drained { socket, eof: b > 128 },
+            10 => {
+                let (offender, echo_seq) = (peer.addr, 7);
+                SocketEvent::DatagramError { socket, error, offender, to: peer, echo_seq }
+            }
+            11 | 12 => {
+                let Some(frame) = received(&mut self.batch, input) else { return };
+                SocketEvent::Data { socket, slot, frame }
+            }
+            _ => {
+                let via = if b > 128 { Via::Listener(ListenerId(2)) } else { Via::Socket(socket) };
+                let segment = (b % 2 == 0).then_some(u16::from(b));
+                let Some(frame) = received(&mut self.batch, input) else { return };
+                SocketEvent::Datagram { via, slot, frame, from: peer, to: None, segment }
+            }
+        };
+        self.flows.event(self.now, event, &mut self.out);
+    }
+
+    fn time(&mut self, input: &mut Bytes<'_>) {
+        let leap = 1_u64 << (input.byte() % 13);
+        self.now = self.now + Span::from_millis(leap);
+        self.flows.tick(self.now, &mut self.out);
+    }
+
+    /// What comes out must make sense.
+    fn look(&mut self) {
+        self.flows.flush(self.now, &mut self.out);
+        for call in &self.out.calls {
+            match *call {
+                SocketCall::Connect { socket, to } => {
+                    assert!(!to.addr.is_loopback() && !to.addr.is_unspecified(), "{to:?}");
+                    self.known.push(socket);
+                }
+                SocketCall::Accept { socket, .. } | SocketCall::Open { socket, .. } => {
+                    self.known.push(socket);
+                }
+                SocketCall::SendTo { to, parts, via: Via::Socket(_), .. } => {
+                    assert!(!to.addr.is_loopback() && !to.addr.is_unspecified(), "{to:?}");
+                    assert!(self.out.chain(parts).count() == parts.count as usize);
+                }
+                SocketCall::Send { parts, .. } => {
+                    let bytes: u32 = self.out.chain(parts).map(|part| part.len).sum();
+                    assert_eq!(bytes, parts.bytes);
+                }
+                _ => {}
+            }
+        }
+        for delivery in &self.out.deliveries {
+            let bytes = match delivery {
+                Delivery::Made { frame, .. } => frame.bytes(),
+                Delivery::Slot { slot, .. } => self.batch.bytes(usize::from(slot.0)),
+            };
+            let parsed = Parsed::new(bytes).expect("what we send can be parsed");
+            if parsed.proto == ipv6::TCP
+                && let Some(seq) = parsed.l4_bytes(bytes).get(4..).and_then(|b| b.first_chunk())
+            {
+                self.seen = u32::from_be_bytes(*seq);
+            }
+        }
+        self.out.clear();
+    }
+
+    fn end(mut self) {
+        self.flows.remove_port(self.now, PORT, &mut self.out);
+        assert_eq!(self.flows.counts(), [0, 0, 0]);
+        let later = self.now + Span::from_secs(1);
+        self.flows.tick(later, &mut self.out);
+        self.flows.unpublish(ListenerId(1));
+        self.flows.unpublish(ListenerId(2));
+        let left: Vec<_> = self.flows.tcp_flows().collect();
+        assert!(left.iter().all(|flow| flow.state() == TcpState::Accepting), "{left:?}");
+    }
+}
+
+/// A frame of some length, as a receive would have left it.
+fn received<'a>(batch: &'a mut FrameBatch, input: &mut Bytes<'_>) -> Option<FrameMut<'a>> {
+    let len = 14 + usize::from(input.short()) % 5000;
+    batch.clear();
+    batch.push(&vec![0; len], Offload::NONE).then(|| batch.frame(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SYN: [u8; 12] = [0, 0, 0, 0, 0, 0, 16, 0, 2, 255, 255, 40];
+    const CONNECTED: [u8; 10] = [4, 0, 0, 0, 64, 0, 64, 0, 0, 0];
+    const ACK: [u8; 12] = [0, 0, 0, 0, 0, 0, 17, 0, 16, 255, 255, 40];
+
+    /// A fuzzer that never gets past the handshake would find nothing.
+    #[test]
+    fn a_dozen_bytes_each_make_a_handshake() {
+        let mut world = Fuzzed::new();
+        world.run(&SYN);
+        assert_eq!(world.flows.tcp_flows().next().unwrap().state(), TcpState::Connecting);
+        world.run(&CONNECTED);
+        world.run(&ACK);
+        assert_eq!(world.flows.tcp_flows().next().unwrap().state(), TcpState::Open);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_happens_nothing_panics_and_nothing_is_left(data in prop::collection::vec(any::<u8>(), 0..2000)) {
+            fuzz(&data);
+            fuzz(&[&SYN[..], &CONNECTED, &ACK, &data].concat());
+        }
+    }
+}

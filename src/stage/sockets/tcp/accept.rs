@@ -1,0 +1,237 @@
+//! Connections from outside: from a listener's readiness to the SYN towards the container.
+//!
+//! A slot is taken *before* a connection is accepted, so that the bounds hold: when a container has its
+//! share of half-open connections, clients wait in the kernel's backlog, which is bounded too.
+
+use hashbrown::HashMap;
+
+use super::TcpFlows;
+use super::flow::{Birth, TcpState};
+use super::seq::Seq;
+use crate::base::time::{Span, Time};
+use crate::packet::{FlowKey, Scope};
+use crate::stage::sockets::calls::{
+    ListenerId, Room, SockAddr, SocketCall, SocketError, SocketId, SocketOutput,
+};
+use crate::stage::sockets::publish::{self, Published};
+use crate::stage::sockets::shared::Shared;
+use crate::wire::ipv6;
+
+/// When a listener that met a bound is asked again.
+const AGAIN: Span = Span::from_millis(50);
+
+#[derive(Debug)]
+struct Listener {
+    published: Published,
+    /// Connections may be waiting.
+    ready: bool,
+    /// An `Accept` is outstanding.
+    asking: bool,
+}
+
+/// The listeners of TCP publications.
+#[derive(Debug, Default)]
+pub(super) struct Listeners {
+    known: HashMap<ListenerId, Listener>,
+    /// Listeners that met a bound, and when they are asked again.
+    waiting: Vec<ListenerId>,
+    pub(super) again_at: Option<Time>,
+}
+
+impl Listeners {
+    fn wait(&mut self, listener: ListenerId, now: Time) {
+        if !self.waiting.contains(&listener) {
+            self.waiting.push(listener);
+        }
+        self.again_at.get_or_insert(now + AGAIN);
+    }
+}
+
+impl TcpFlows {
+    /// Connections of this listener are for a container from now on.
+    pub(in crate::stage::sockets) fn publish(&mut self, published: Published) {
+        let listener = Listener { published, ready: false, asking: false };
+        self.listeners.known.insert(listener.published.listener, listener);
+    }
+
+    pub(in crate::stage::sockets) fn published(
+        &mut self,
+        id: ListenerId,
+    ) -> Option<&mut Published> {
+        self.listeners.known.get_mut(&id).map(|listener| &mut listener.published)
+    }
+
+    /// No more connections are taken from this listener; those that stand stay.
+    pub(in crate::stage::sockets) fn unpublish(&mut self, id: ListenerId) -> bool {
+        self.listeners.waiting.retain(|waiting| *waiting != id);
+        self.listeners.known.remove(&id).is_some()
+    }
+
+    /// Connections are waiting.
+    pub(in crate::stage::sockets) fn incoming(
+        &mut self,
+        id: ListenerId,
+        shared: &mut Shared,
+        out: &mut SocketOutput,
+    ) {
+        if let Some(listener) = self.listeners.known.get_mut(&id) {
+            listener.ready = true;
+        }
+        self.ask(id, shared, out);
+    }
+
+    /// Asks those again that met a bound.
+    pub(super) fn ask_again(&mut self, shared: &mut Shared, out: &mut SocketOutput) {
+        if self.listeners.again_at.is_none_or(|at| at > shared.now) {
+            return;
+        }
+        self.listeners.again_at = None;
+        for id in std::mem::take(&mut self.listeners.waiting) {
+            self.ask(id, shared, out);
+        }
+    }
+
+    fn ask(&mut self, id: ListenerId, shared: &mut Shared, out: &mut SocketOutput) {
+        let Some(listener) = self.listeners.known.get_mut(&id) else { return };
+        if !listener.ready || listener.asking {
+            return;
+        }
+        let port = listener.published.target.port;
+        if shared.shares.open(port, true).is_err() {
+            self.listeners.wait(id, shared.now);
+            return;
+        }
+        listener.asking = true;
+        let birth = birth_of(&listener.published);
+        let Some(socket) = self.insert(birth) else {
+            self.stop_asking(id);
+            shared.shares.close(port, true);
+            shared.stats.limits_met += 1;
+            self.listeners.wait(id, shared.now);
+            return;
+        };
+        self.accepting.insert(socket, id);
+        out.call(SocketCall::Accept { listener: id, socket });
+    }
+
+    /// Whose `Accept` this was.
+    fn asked_by(&mut self, socket: SocketId) -> Option<ListenerId> {
+        let found = self.accepting.remove(&socket)?;
+        self.stop_asking(found);
+        Some(found)
+    }
+
+    fn stop_asking(&mut self, id: ListenerId) {
+        if let Some(listener) = self.listeners.known.get_mut(&id) {
+            listener.asking = false;
+        }
+    }
+
+    /// A client was taken in: now the container is asked.
+    pub(in crate::stage::sockets) fn accepted(
+        &mut self,
+        socket: SocketId,
+        (client, local): (SockAddr, SockAddr),
+        room: Room,
+        shared: &mut Shared,
+        out: &mut SocketOutput,
+    ) {
+        let listener = self.asked_by(socket);
+        let published = listener
+            .and_then(|id| self.listeners.known.get(&id))
+            .map(|listener| listener.published.clone());
+        let key =
+            published.as_ref().and_then(|published| self.key_for(published, client, local, shared));
+        if let Some(flow) = self.slab.get_mut(socket) {
+            if let Some((key, gateway)) = key {
+                flow.key = key;
+                flow.gateway = gateway;
+                flow.room = room;
+                flow.state = TcpState::SynSent;
+                let iss = super::initial_sequence(&key, shared);
+                (flow.snd_una, flow.snd_nxt, flow.snd_max) = (iss, iss, iss);
+                flow.send_syn(out);
+                shared.stats.tcp_accepted += 1;
+                self.index_insert(socket.slot(), &key, shared);
+            } else {
+                // Unpublished meanwhile, or no address to show the client under.
+                flow.abort(shared, out);
+            }
+        } else {
+            out.call(SocketCall::Close { socket, reset: true });
+        }
+        self.touch(socket, shared);
+        if let Some(id) = listener {
+            self.ask(id, shared, out);
+        }
+    }
+
+    /// No client was there, or there was no descriptor for one.
+    pub(in crate::stage::sockets) fn not_accepted(
+        &mut self,
+        socket: SocketId,
+        error: Option<SocketError>,
+        shared: &mut Shared,
+    ) {
+        let listener = self.asked_by(socket);
+        if let Some(flow) = self.slab.get_mut(socket).filter(|f| f.state == TcpState::Accepting) {
+            flow.finish(TcpState::Closed, shared);
+        }
+        self.touch(socket, shared);
+        let Some(id) = listener else { return };
+        match (error, self.listeners.known.get_mut(&id)) {
+            (None, Some(listener)) => listener.ready = false,
+            (Some(_), Some(_)) => {
+                shared.stats.limits_met += 1;
+                self.listeners.wait(id, shared.now);
+            }
+            (_, None) => {}
+        }
+    }
+
+    /// The key under which the container will know this client, and the gateway of that family.
+    fn key_for(
+        &self,
+        published: &Published,
+        client: SockAddr,
+        local: SockAddr,
+        shared: &Shared,
+    ) -> Option<(FlowKey, crate::wire::addr::Addr)> {
+        let target = &published.target;
+        let ends = target.ends(client.addr, local.addr)?;
+        let key = FlowKey {
+            src: ends.inside,
+            dst: ends.client,
+            src_port: published.port,
+            dst_port: client.port,
+            domain: target.domain,
+            proto: ipv6::TCP,
+            scope: Scope::Routed,
+        };
+        let mut keys = publish::ports_to_show(client).map(|dst_port| FlowKey { dst_port, ..key });
+        let free = keys.find(|key| self.find(key, shared).is_none())?;
+        Some((free, ends.gateway))
+    }
+}
+
+fn birth_of(published: &Published) -> Birth {
+    let target = &published.target;
+    let unknown = crate::wire::addr::Addr::UNSPECIFIED;
+    Birth {
+        key: FlowKey {
+            src: unknown,
+            dst: unknown,
+            src_port: published.port,
+            dst_port: 0,
+            domain: target.domain,
+            proto: ipv6::TCP,
+            scope: Scope::Routed,
+        },
+        link: target.link,
+        port: target.port,
+        gateway: unknown,
+        mtu: target.mtu,
+        state: TcpState::Accepting,
+        iss: Seq(0),
+    }
+}

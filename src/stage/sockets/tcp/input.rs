@@ -1,0 +1,290 @@
+//! Segments from the container (RFC 9293 3.10.7, with the differences that the theory in `mod.rs` gives).
+
+use super::flow::{TcpFlow, TcpState};
+use super::segment::Segment;
+use crate::packet::DropReason;
+use crate::stage::sockets::calls::{FrameSlot, SocketCall, SocketOutput};
+use crate::stage::sockets::shared::Shared;
+use crate::wire::tcp;
+
+/// Acknowledgements that make a sender resend at once (RFC 5681 3.2).
+const DUP_ACKS: u8 = 3;
+
+type Outcome = Result<(), DropReason>;
+
+impl TcpFlow {
+    /// Takes in one segment. What is to be said about it is said at the end of the batch.
+    pub(super) fn segment(
+        &mut self,
+        segment: &Segment,
+        slot: FrameSlot,
+        shared: &mut Shared,
+        out: &mut SocketOutput,
+    ) -> Outcome {
+        self.silent = 0;
+        match self.state {
+            TcpState::Accepting | TcpState::Closed => Err(DropReason::TcpNoFlow),
+            TcpState::Connecting => {
+                self.while_connecting(segment, shared, out);
+                Ok(())
+            }
+            TcpState::SynAckSent => self.after_syn_ack(segment, slot, shared, out),
+            TcpState::SynSent => self.answer_to_syn(segment, shared, out),
+            TcpState::Open => self.while_open(segment, slot, shared, out),
+            TcpState::TimeWait => {
+                self.after_the_end(segment);
+                Ok(())
+            }
+        }
+    }
+
+    /// Repeated SYNs are answered when the host's socket has connected.
+    fn while_connecting(&mut self, segment: &Segment, shared: &mut Shared, out: &mut SocketOutput) {
+        if segment.has(tcp::RST) && segment.seq == self.rcv_nxt {
+            self.end_by_reset(shared, out);
+        }
+    }
+
+    fn after_syn_ack(
+        &mut self,
+        segment: &Segment,
+        slot: FrameSlot,
+        shared: &mut Shared,
+        out: &mut SocketOutput,
+    ) -> Outcome {
+        if segment.has(tcp::SYN) && segment.seq.plus(1) == self.rcv_nxt {
+            self.send_syn(out);
+            return Ok(());
+        }
+        if !segment.has(tcp::RST) && segment.has(tcp::ACK) {
+            if segment.ack != self.snd_nxt {
+                return Err(DropReason::TcpWindow);
+            }
+            self.establish(segment, shared);
+        }
+        self.while_open(segment, slot, shared, out)
+    }
+
+    fn answer_to_syn(
+        &mut self,
+        segment: &Segment,
+        shared: &mut Shared,
+        out: &mut SocketOutput,
+    ) -> Outcome {
+        if !segment.has(tcp::ACK) || segment.ack != self.snd_nxt {
+            return Err(DropReason::TcpWindow);
+        }
+        if segment.has(tcp::RST) {
+            // Nobody listens in the container: the client is reset.
+            self.end_by_reset(shared, out);
+            return Ok(());
+        }
+        if !segment.has(tcp::SYN) {
+            return Err(DropReason::TcpFlags);
+        }
+        self.rcv_nxt = segment.seq.plus(1);
+        self.rcv_edge = self.rcv_nxt.plus(self.rcv_edge.0);
+        self.take_options(segment.mss, segment.scale);
+        self.establish(segment, shared);
+        // The window of a SYN-ACK is not scaled (RFC 7323 2.2).
+        self.snd_wnd = u32::from(segment.window);
+        self.acks_due = 1;
+        Ok(())
+    }
+
+    fn establish(&mut self, segment: &Segment, shared: &mut Shared) {
+        self.snd_una = segment.ack;
+        self.snd_wl1 = segment.seq;
+        self.snd_wl2 = segment.ack;
+        self.snd_wnd = u32::from(segment.window) << self.their_scale;
+        self.state = TcpState::Open;
+        self.retries = 0;
+        shared.shares.established(self.port);
+    }
+
+    fn after_the_end(&mut self, segment: &Segment) {
+        if segment.has(tcp::RST) {
+            self.state = TcpState::Closed;
+        } else if segment.space() > 0 {
+            self.acks_due = 1;
+        }
+    }
+
+    fn while_open(
+        &mut self,
+        segment: &Segment,
+        slot: FrameSlot,
+        shared: &mut Shared,
+        out: &mut SocketOutput,
+    ) -> Outcome {
+        if segment.has(tcp::RST) {
+            return self.reset(segment, shared, out);
+        }
+        if segment.has(tcp::SYN) {
+            // RFC 5961 4.2: whoever really restarted answers this with an exact reset.
+            self.acks_due = self.acks_due.max(1);
+            return Err(DropReason::TcpFlags);
+        }
+        if !segment.has(tcp::ACK) {
+            return Err(DropReason::TcpFlags);
+        }
+        self.restart |= !self.in_flight();
+        self.acknowledgement(segment, shared)?;
+        if segment.space() > 0 {
+            self.bytes(segment, slot, shared, out);
+        } else if segment.seq.before(self.expected()) {
+            // A keep-alive or a probe for our window.
+            self.acks_due = self.acks_due.max(1);
+        }
+        self.close_if_done(shared, out);
+        Ok(())
+    }
+
+    /// RFC 5961 3.2: only the exact number resets; another one in the window is asked to prove itself.
+    fn reset(&mut self, segment: &Segment, shared: &mut Shared, out: &mut SocketOutput) -> Outcome {
+        if segment.seq == self.expected() || segment.seq == self.rcv_nxt {
+            self.end_by_reset(shared, out);
+            return Ok(());
+        }
+        let window = self.rcv_edge.since(self.rcv_nxt).max(1);
+        if segment.seq.since(self.rcv_nxt) < window && !segment.seq.before(self.rcv_nxt) {
+            self.acks_due = self.acks_due.max(1);
+        }
+        Err(DropReason::TcpWindow)
+    }
+
+    /// The container has reset its side: nothing is said to it any more, the host's peer is reset.
+    fn end_by_reset(&mut self, shared: &mut Shared, out: &mut SocketOutput) {
+        out.call(SocketCall::Close { socket: self.id, reset: true });
+        shared.stats.tcp_resets += 1;
+        self.acks_due = 0;
+        self.finish(TcpState::Closed, shared);
+    }
+
+    fn acknowledgement(&mut self, segment: &Segment, shared: &mut Shared) -> Outcome {
+        if self.snd_max.before(segment.ack) {
+            self.acks_due = self.acks_due.max(1);
+            return Err(DropReason::TcpWindow);
+        }
+        let advance = segment.ack.since(self.snd_una);
+        if advance > 0 {
+            self.acknowledged(segment, advance);
+        } else if segment.ack == self.snd_una {
+            self.maybe_duplicate(segment, shared);
+        }
+        let newer = self.snd_wl1.before(segment.seq)
+            || (self.snd_wl1 == segment.seq && !segment.ack.before(self.snd_wl2));
+        if newer && !segment.ack.before(self.snd_una) {
+            let was_closed = self.snd_wnd == 0;
+            self.snd_wnd = u32::from(segment.window) << self.their_scale;
+            self.snd_wl1 = segment.seq;
+            self.snd_wl2 = segment.ack;
+            if was_closed && self.snd_wnd > 0 {
+                self.retries = 0;
+            }
+        }
+        Ok(())
+    }
+
+    fn acknowledged(&mut self, segment: &Segment, advance: u32) {
+        let fin = self.fin_at.is_some_and(|fin| fin.before(segment.ack));
+        self.discard += advance - u32::from(fin);
+        self.snd_una = segment.ack;
+        if self.snd_nxt.before(self.snd_una) {
+            // Sent again from the front, while the container had had more than it could say.
+            self.snd_nxt = self.snd_una;
+            self.peek_moved = true;
+        }
+        if self.recover.is_some_and(|end| !self.snd_una.before(end)) {
+            self.recover = None;
+        }
+        self.dup_acks = 0;
+        self.retries = 0;
+        self.restart = true;
+    }
+
+    fn maybe_duplicate(&mut self, segment: &Segment, shared: &mut Shared) {
+        let window = u32::from(segment.window) << self.their_scale;
+        if segment.space() > 0 || window != self.snd_wnd || !self.in_flight() {
+            return;
+        }
+        self.dup_acks = self.dup_acks.saturating_add(1);
+        if self.dup_acks == DUP_ACKS && self.recover.is_none() {
+            shared.stats.tcp_resent += 1;
+            self.restart = true;
+            self.rewind();
+        }
+    }
+
+    /// The bytes of a segment, and its FIN.
+    fn bytes(
+        &mut self,
+        segment: &Segment,
+        slot: FrameSlot,
+        shared: &mut Shared,
+        out: &mut SocketOutput,
+    ) {
+        let expected = self.expected();
+        let ended = self.fin_received || self.fin_pending;
+        if expected.before(segment.seq) || self.not_taken {
+            self.gap(segment, shared);
+            return;
+        }
+        let old = expected.since(segment.seq);
+        if old >= segment.space() || ended {
+            self.acks_due = self.acks_due.max(1);
+            return;
+        }
+        // `old` may reach into the FIN's place, never beyond it.
+        let fresh = segment.len.saturating_sub(old);
+        if fresh > 0 {
+            self.send_piece(slot, segment.data_at + old, fresh, out);
+        }
+        if segment.has(tcp::FIN) {
+            self.fin_pending = true;
+            if self.sending == 0 {
+                self.pass_fin_on(out);
+            }
+        }
+    }
+
+    /// Something is missing before this segment. A TAP does not reorder, so it was lost: say at once
+    /// what makes the container send again, but say it once only for each gap.
+    fn gap(&mut self, segment: &Segment, shared: &mut Shared) {
+        shared.stats.tcp_out_of_order += 1;
+        let known = self.gap_at == Some(self.expected());
+        if !known && !self.not_taken && segment.len > 0 {
+            self.gap_at = Some(self.expected());
+            self.acks_due = DUP_ACKS + 1;
+        } else {
+            self.acks_due = self.acks_due.max(1);
+        }
+    }
+
+    /// All the container's bytes are in the host's socket: close that half.
+    pub(super) fn pass_fin_on(&mut self, out: &mut SocketOutput) {
+        self.fin_pending = false;
+        self.fin_received = true;
+        self.closed_first = self.fin_at.is_some();
+        self.rcv_nxt = self.rcv_nxt.plus(1);
+        self.acks_due = self.acks_due.max(1);
+        out.call(SocketCall::Shutdown { socket: self.id });
+    }
+
+    /// Both halves closed and ours acknowledged: the host's socket is no longer needed. What its peer has
+    /// not taken yet the kernel delivers after `close`.
+    pub(super) fn close_if_done(&mut self, shared: &mut Shared, out: &mut SocketOutput) {
+        let acknowledged = self.fin_at.is_some_and(|fin| self.snd_una == fin.plus(1));
+        if self.state != TcpState::Open || !self.fin_received || !acknowledged {
+            return;
+        }
+        if self.discard > 0 {
+            // A socket closed with unread bytes sends a reset, and its peer would lose the rest.
+            let len = std::mem::take(&mut self.discard);
+            out.call(SocketCall::Discard { socket: self.id, len });
+        }
+        out.call(SocketCall::Close { socket: self.id, reset: false });
+        let state = if self.closed_first { TcpState::TimeWait } else { TcpState::Closed };
+        self.finish(state, shared);
+    }
+}

@@ -1,0 +1,108 @@
+//! The host sockets of a worker: what the data path wants of them, done in order.
+//!
+//! The data path's calls name frames of the batch at hand, so they are executed before it is cleared.
+//! What arrives is received into a batch of its own, behind room for the headers; the data path writes
+//! them, and the frame goes out with one write: no copy of ours between socket and TAP.
+
+use std::io;
+
+use super::ports::Written;
+use crate::base::ids::PortId;
+use crate::base::time::Time;
+use crate::datapath::{Datapath, Output};
+use crate::io::host_listen::Listener;
+use crate::io::host_sockets::{Executed, Features, HostSockets};
+use crate::io::poller::{Poller, Ready};
+use crate::packet::{DropReason, FrameBatch, PacketBuf};
+use crate::stage::sockets::{Delivery, ListenerId, SocketEvent};
+
+/// Sockets, and the batch that they receive into.
+pub(super) struct Sockets {
+    host: HostSockets,
+    received: FrameBatch,
+}
+
+impl Sockets {
+    pub(super) fn new() -> Self {
+        Self { host: HostSockets::new(Features::probe()), received: FrameBatch::new() }
+    }
+
+    pub(super) fn add(
+        &mut self,
+        poller: &Poller,
+        id: ListenerId,
+        listener: Listener,
+    ) -> io::Result<()> {
+        self.host.add_listener(poller, id, listener)
+    }
+
+    pub(super) fn remove(&mut self, poller: &Poller, id: ListenerId) {
+        self.host.remove_listener(poller, id);
+    }
+
+    pub(super) fn ready(&mut self, ready: &Ready) -> [Option<SocketEvent<'static>>; 2] {
+        self.host.ready(ready)
+    }
+
+    /// Executes calls and writes deliveries until the data path wants nothing more.
+    pub(super) fn work(
+        &mut self,
+        now: Time,
+        datapath: &mut Datapath,
+        poller: &Poller,
+        sent: &FrameBatch,
+        out: &mut Output,
+        mut write: impl FnMut(PortId, &[u8]) -> Written,
+    ) {
+        let mut calls = Vec::new();
+        loop {
+            self.deliver(datapath, out, &mut write);
+            std::mem::swap(&mut calls, &mut out.sockets.calls);
+            if calls.is_empty() {
+                break;
+            }
+            for call in calls.drain(..) {
+                loop {
+                    let named = (&call, &out.sockets);
+                    match self.host.execute(poller, named, sent, &mut self.received) {
+                        Executed::Done => break,
+                        Executed::Event(event) => {
+                            datapath.socket_event(now, event, out);
+                            break;
+                        }
+                        Executed::NoRoom => {}
+                    }
+                    self.deliver(datapath, out, &mut write);
+                }
+            }
+            datapath.flush_sockets(now, out);
+        }
+        out.sockets.clear();
+    }
+
+    fn deliver(
+        &mut self,
+        datapath: &mut Datapath,
+        out: &mut Output,
+        write: &mut impl FnMut(PortId, &[u8]) -> Written,
+    ) {
+        for delivery in out.sockets.deliveries.drain(..) {
+            let (port, bytes, written) = match delivery {
+                Delivery::Slot { port, slot } => {
+                    let frame = self.received.with_vnet_header(usize::from(slot.0));
+                    (port, frame.len(), write(port, frame))
+                }
+                Delivery::Made { port, frame } => {
+                    let mut owned = PacketBuf::new(frame.bytes(), frame.offload);
+                    (port, owned.len(), write(port, owned.with_vnet_header()))
+                }
+            };
+            match written {
+                Written::Sent | Written::Full => datapath.count_delivered(port, bytes),
+                Written::Refused(reason) => datapath.count_drop(port, reason),
+                Written::Dead => datapath.count_drop(port, DropReason::PortGone),
+            }
+        }
+        self.received.clear();
+    }
+}
