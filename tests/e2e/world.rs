@@ -92,11 +92,12 @@ impl World {
         world
     }
 
-    /// Starts the daemon, without an uplink if none is named; returns when it answers.
+    /// Starts the daemon, a fresh one without an uplink if none is named; returns when it answers.
     #[track_caller]
     pub(crate) fn start(&self, options: &str) {
         let state = self.state_dir();
-        let uplink = if options.contains("--uplink") { "" } else { "--uplink none" };
+        let settled = options.contains("--uplink") || state.exists();
+        let uplink = if settled { "" } else { "--uplink none" };
         self.ok(&format!("daemon --background --state-dir {} {uplink} {options}", state.display()));
     }
 
