@@ -23,3 +23,4 @@ pub mod process;
 pub mod random;
 pub mod sysctl;
 pub mod tap;
+pub mod watch;

@@ -10,6 +10,7 @@ mod gone;
 mod harness;
 mod holder;
 mod lease;
+mod names;
 mod packet_uplink;
 mod packets;
 mod probes;
