@@ -14,6 +14,7 @@ mod packet_uplink;
 mod packets;
 mod probes;
 mod processes;
+mod published;
 mod same_network;
 mod socket_loop;
 mod sockets;

@@ -92,11 +92,12 @@ impl World {
         world
     }
 
-    /// Starts the daemon; returns when it answers.
+    /// Starts the daemon, without an uplink if none is named; returns when it answers.
     #[track_caller]
     pub(crate) fn start(&self, options: &str) {
         let state = self.state_dir();
-        self.ok(&format!("daemon --background --state-dir {} {options}", state.display()));
+        let uplink = if options.contains("--uplink") { "" } else { "--uplink none" };
+        self.ok(&format!("daemon --background --state-dir {} {uplink} {options}", state.display()));
     }
 
     pub(crate) fn runtime_dir(&self) -> PathBuf {

@@ -295,8 +295,7 @@ fn start_control(
         keeper: Box::new(HolderKeeper::new(dir.holder_socket(), holder_command)),
         host: Box::new(SystemHost { queues: QUEUES }),
     };
-    let settings =
-        Settings { config, paths, clock: unix_millis, queues: QUEUES, socket_uplink: true };
+    let settings = Settings { config, paths, clock: unix_millis, queues: QUEUES };
     let control = Arc::new(Mutex::new(Control::new(settings, outside)?));
     dataplane::listen(notices, &control)?;
     Ok(control)

@@ -38,6 +38,8 @@ pub use shared::{Inside, Stats};
 pub use tcp::{TcpFlow, TcpState};
 pub use udp::UdpFlow;
 
+use std::sync::Arc;
+
 use self::ping::PingFlows;
 use self::shared::Shared;
 use self::tcp::TcpFlows;
@@ -183,6 +185,14 @@ impl SocketFlows {
     /// Datagrams of a bound UDP socket are for a container from now on.
     pub fn publish_udp(&mut self, published: Published) {
         self.udp.clients.publish(published);
+    }
+
+    /// The container behind a listener is seen otherwise by new clients.
+    pub fn retarget(&mut self, listener: ListenerId, target: &Arc<Target>) {
+        let known = self.tcp.published(listener).or_else(|| self.udp.clients.published(listener));
+        if let Some(published) = known {
+            published.target = Arc::clone(target);
+        }
     }
 
     /// The listener is closed. TCP connections that stand stay; UDP clients are forgotten.

@@ -49,6 +49,13 @@ impl Clients {
         self.listeners.insert(published.listener, published);
     }
 
+    pub(in crate::stage::sockets) fn published(
+        &mut self,
+        id: ListenerId,
+    ) -> Option<&mut Published> {
+        self.listeners.get_mut(&id)
+    }
+
     pub(in crate::stage::sockets) fn unpublish(&mut self, listener: ListenerId) {
         if self.listeners.remove(&listener).is_some() {
             self.by_key.retain(|_, client| client.listener != listener);
