@@ -92,7 +92,7 @@ impl World {
         world
     }
 
-    /// Starts the daemon, without an uplink if none is named; returns when it answers.
+    /// Starts the daemon, a fresh one without an uplink if none is named; returns when it answers.
     #[track_caller]
     pub(crate) fn start(&self, options: &str) {
         let uplink = if options.contains("--uplink") { "" } else { "--uplink none" };
