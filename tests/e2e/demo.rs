@@ -168,8 +168,8 @@ fn a_demo_that_is_killed_takes_its_world_with_it() {
         eventually("the world is gone", Duration::from_secs(20), || {
             let now = Machine::now();
             let running = |m: &Machine| m.processes.iter().filter(|p| p.contains("wharf")).count();
-            (now.links, now.namespaces, running(&now))
-                == (before.links.clone(), before.namespaces, running(&before))
+            (&now.links, now.namespaces, running(&now))
+                == (&before.links, before.namespaces, running(&before))
         });
     });
 }
