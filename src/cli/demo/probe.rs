@@ -67,6 +67,7 @@ pub(super) fn udp(
         let said = nonce()?;
         let start = now();
         client.send(&said)?;
+        arrived(&server, &client)?;
         let mut peer = None;
         expect(&said, |buf| {
             let (length, from) = server.recv_from(buf)?;
@@ -179,6 +180,16 @@ fn udp_to(to: SocketAddr) -> io::Result<UdpSocket> {
     socket.connect(to)?;
     socket.set_read_timeout(Some(PATIENCE))?;
     Ok(socket)
+}
+
+/// Waits until something is at the server, or the client is told that it did not get there.
+fn arrived(server: &UdpSocket, client: &UdpSocket) -> io::Result<()> {
+    let mut fds = [PollFd::new(server, PollFlags::IN), PollFd::new(client, PollFlags::IN)];
+    let timeout = PATIENCE.try_into().map_err(|_| io::ErrorKind::InvalidInput)?;
+    if poll(&mut fds, Some(&timeout))? > 0 && fds[0].revents().is_empty() {
+        client.recv(&mut [0; 64])?;
+    }
+    Ok(())
 }
 
 /// Sends and waits for an answer, whatever it is.
