@@ -1,5 +1,6 @@
 //! The built daemon and its API, without containers: needs no right and touches nothing but a
 //! temporary directory. What needs interfaces is in `tests/e2e`.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "common/daemon.rs"]
 mod harness;
@@ -16,14 +17,16 @@ use serde_json::{Value, json};
 use harness::{Daemon, eventually, stderr};
 
 #[test]
-fn a_fresh_daemon_has_one_network_and_says_that_there_is_no_way_out() {
+fn a_fresh_daemon_has_one_network_that_leaves_by_sockets() {
     let daemon = Daemon::start();
     let networks = daemon.json(&["network", "ls", "--json"]);
     assert_eq!(networks.as_array().unwrap().len(), 1);
     assert_eq!(networks[0]["name"], "default");
     assert_eq!(networks[0]["subnets"].as_array().unwrap().len(), 2, "one of each family");
     let status = daemon.ok(&["status"]);
-    assert!(status.contains("the default uplink is none"), "{status}");
+    assert!(!status.contains("notes"), "{status}");
+    assert_eq!(daemon.json(&["uplink", "ls", "--json"])[0]["kind"], "sockets");
+    assert_eq!(networks[0]["uplink"], "default");
     for listing in ["ps", "port", "flows", "fdb", "neigh", "stats"] {
         assert!(daemon.json(&[listing, "--json"]).is_array(), "{listing}");
     }
@@ -148,7 +151,7 @@ fn events_are_followed_as_they_happen() {
     let lines = BufReader::new(follower.stdout.take().unwrap()).lines();
     let (sender, receiver) = mpsc::channel();
     let reader = std::thread::spawn(move || {
-        lines.map_while(Result::ok).for_each(|l| sender.send(l).unwrap())
+        lines.map_while(Result::ok).for_each(|l| sender.send(l).unwrap());
     });
     // The follower is heard of some time after it was started: the first few may be too early for it.
     let mut number = 0;

@@ -3,9 +3,13 @@
 //! The holder is started when there is something to hold, not before: a daemon without containers is
 //! one process. What cannot be kept works all the same, it only does not survive the daemon; so a
 //! holder that fails is an error in the log, and is tried anew at the next TAP.
+//!
+//! A duplicate of each TAP stays here, too: a holder that takes the place of one that was killed is
+//! given all of them. The workers' own descriptors are theirs, and out of reach.
 
+use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -20,13 +24,14 @@ pub struct HolderKeeper {
     socket: PathBuf,
     command: fn() -> io::Result<Command>,
     client: Option<HolderClient>,
+    kept: BTreeMap<String, Vec<OwnedFd>>,
 }
 
 impl HolderKeeper {
     /// A keeper that speaks to the holder at `socket`, and starts one with `command` (see
     /// [`HolderClient::connect_or_spawn`]) when there is none.
     pub fn new(socket: PathBuf, command: fn() -> io::Result<Command>) -> Self {
-        Self { socket, command, client: None }
+        Self { socket, command, client: None, kept: BTreeMap::new() }
     }
 
     fn client(&mut self) -> Result<&HolderClient, HolderError> {
@@ -34,29 +39,38 @@ impl HolderKeeper {
             Some(client) => client,
             None => {
                 let command = (self.command)().map_err(HolderError::Start)?;
-                HolderClient::connect_or_spawn(&self.socket, command)?
+                let client = HolderClient::connect_or_spawn(&self.socket, command)?;
+                for (key, taps) in &self.kept {
+                    put(&client, key, taps)?;
+                }
+                client
             }
         };
         Ok(self.client.insert(client))
     }
 
-    /// A connection that broke is made anew once: the holder may have been killed.
-    fn with_client<T>(
-        &mut self,
-        work: impl Fn(&HolderClient) -> Result<T, HolderError>,
-    ) -> Result<T, HolderError> {
-        match work(self.client()?) {
-            Err(HolderError::Connection(_)) => {
-                self.client = None;
-                let again = work(self.client()?);
-                if again.is_err() {
-                    self.client = None;
-                }
-                again
+    /// Gives the holder an entry. A connection that broke is made anew once: the holder may have been
+    /// killed.
+    fn hand_over(&mut self, key: &str) -> Result<(), HolderError> {
+        let Some(taps) = self.kept.get(key) else { return Ok(()) };
+        if let Some(client) = &self.client {
+            match put(client, key, taps) {
+                Err(HolderError::Connection(_)) => self.client = None,
+                other => return other,
             }
-            other => other,
         }
+        // With all that is kept.
+        self.client().map(drop)
     }
+}
+
+fn put(client: &HolderClient, key: &str, taps: &[OwnedFd]) -> Result<(), HolderError> {
+    let fds: Vec<_> = taps.iter().map(AsFd::as_fd).collect();
+    client.put(key, serde_json::Value::Null, &fds)
+}
+
+fn duplicates(taps: &[Tap]) -> io::Result<Vec<OwnedFd>> {
+    taps.iter().map(|tap| tap.as_fd().try_clone_to_owned()).collect()
 }
 
 impl Keeper for HolderKeeper {
@@ -64,18 +78,27 @@ impl Keeper for HolderKeeper {
         if taps.is_empty() {
             return Ok(());
         }
-        let fds: Vec<_> = taps.iter().map(AsFd::as_fd).collect();
-        self.with_client(|client| client.put(key, serde_json::Value::Null, &fds))
-            .map_err(|e| e.to_string())
+        let fds = duplicates(taps).map_err(|e| e.to_string())?;
+        self.kept.insert(key.to_owned(), fds);
+        self.hand_over(key).map_err(|e| e.to_string())
     }
 
     fn forget(&mut self, key: &str) -> Result<(), String> {
+        self.kept.remove(key);
         // Without a holder there is nothing to forget, and no reason to start one.
         let Some(client) = &self.client else { return Ok(()) };
-        client.drop_entry(key).map_err(|e| e.to_string())
+        match client.drop_entry(key) {
+            // Its successor is never told of this entry.
+            Err(HolderError::Connection(_)) => {
+                self.client = None;
+                Ok(())
+            }
+            other => other.map_err(|e| e.to_string()),
+        }
     }
 
     fn release(&mut self) -> Result<(), String> {
+        self.kept.clear();
         let client = match self.client.take() {
             Some(client) => client,
             None => match HolderClient::connect(&self.socket) {
@@ -102,7 +125,11 @@ impl Keeper for HolderKeeper {
             let taps = entry.fds.into_iter().map(Tap::from_fd).collect::<Result<Vec<_>, _>>();
             // A TAP whose link is gone refuses every request; so would anything else that got in here.
             match taps {
-                Ok(taps) if !taps.is_empty() => alive.push((entry.key, taps)),
+                Ok(taps) if !taps.is_empty() => {
+                    let fds = duplicates(&taps).map_err(|e| e.to_string())?;
+                    self.kept.insert(entry.key.clone(), fds);
+                    alive.push((entry.key, taps));
+                }
                 Ok(_) => self.forget(&entry.key)?,
                 Err(error) => {
                     tracing::info!("{} is gone: {error}", entry.key);

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use super::ipam::Claim;
 use super::outside::{Host, HostError, HostInterface, OpenedPacket};
+use crate::io::host_listen::{ListenError, Listener, Transport};
 use crate::io::netlink::{AddressOptions, Netlink, NetlinkError};
 use crate::io::packet::{PacketError, PacketSocket};
 use crate::io::sysctl;
@@ -62,6 +63,15 @@ impl Host for SystemHost {
         let socket = PacketSocket::open(interface, mac)?;
         let mtu = u16::try_from(link.mtu).unwrap_or(u16::MAX);
         Ok(OpenedPacket { sockets: vec![socket], mtu, uso: false })
+    }
+
+    fn listen(
+        &self,
+        addr: Option<IpAddr>,
+        port: u16,
+        transport: Transport,
+    ) -> Result<Listener, ListenError> {
+        Listener::bind(addr, port, transport)
     }
 
     fn make_interface(&self, wanted: &HostInterface) -> Result<Vec<Tap>, HostError> {

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::ipam::Claim;
+use crate::io::host_listen::{ListenError, Listener, Transport};
 use crate::io::packet::PacketSocket;
 use crate::io::tap::Tap;
 use crate::wire::mac::Mac;
@@ -83,6 +84,14 @@ pub trait Host: Send + fmt::Debug {
 
     /// Opens a NIC for frames to `mac`.
     fn open_packet(&self, interface: &str, mac: Mac) -> Result<OpenedPacket, HostError>;
+
+    /// Binds a port at an address, or at all of both families.
+    fn listen(
+        &self,
+        addr: Option<IpAddr>,
+        port: u16,
+        transport: Transport,
+    ) -> Result<Listener, ListenError>;
 
     /// Makes an interface of the host's own.
     fn make_interface(&self, wanted: &HostInterface) -> Result<Vec<Tap>, HostError>;

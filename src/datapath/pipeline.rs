@@ -18,7 +18,6 @@ use super::{Datapath, Output};
 use crate::base::ids::PortId;
 use crate::base::limits::BATCH_FRAMES_MAX;
 use crate::base::time::Time;
-use crate::config::PortKind;
 use crate::packet::{DropReason, FlowKey, FrameBatch, Parsed, Scope};
 
 /// What the first pass found about each frame; memory that is used again for every batch.
@@ -82,18 +81,13 @@ impl Datapath {
             return;
         };
         let (domain, router_mac) = (entry.port.domain, entry.router_mac);
-        // The host stands behind the gateway's address: endpoints answer it through the router, so
-        // what it sends them has to be the router's, too, or the two would be different flows.
-        let from_host = entry.port.kind == PortKind::Host;
         let seed = self.seed;
         for index in 0..batch.len() {
             let frame = batch.bytes(index);
             let slot = Parsed::new(frame).and_then(|parsed| {
                 batch.offload(index).check(&parsed)?;
-                let as_router =
-                    from_host && parsed.dst_mac.is_unicast() && !parsed.dst.is_link_local();
-                let routed = parsed.dst_mac == router_mac || as_router;
-                let scope = if routed { Scope::Routed } else { Scope::Bridged };
+                let scope =
+                    if parsed.dst_mac == router_mac { Scope::Routed } else { Scope::Bridged };
                 // RFC 1812 5.2.2 asks it of routers; a bridged frame is its receiver's to judge.
                 if scope == Scope::Routed && !parsed.ipv4_checksum_is_right(frame) {
                     return Err(DropReason::Ipv4Checksum);

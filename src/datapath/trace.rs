@@ -114,7 +114,7 @@ fn report(notes: Notes, decision: Decision, datapath: &Datapath) -> TraceReport 
         Decision::Reject(reason, error) => {
             (format!("refused ({error:?}): {}", reason.explain()), false, Some(reason))
         }
-        Decision::Drop(reason) => (format!("dropped: {}", reason.explain()), false, Some(reason)),
+        Decision::Drop(reason) => (reason.explain().to_owned(), false, Some(reason)),
     };
     let drop = drop.map(|reason| reason.name().to_owned());
     TraceReport { steps: notes.into_steps(), verdict, delivered, drop }

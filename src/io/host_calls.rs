@@ -259,7 +259,7 @@ pub(super) fn receive(fd: BorrowedFd<'_>, buf: &mut [u8], flags: i32) -> io::Res
     // SAFETY: every pointer is to a live buffer, writable for the length beside it.
     let len = check(unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut message, flags) })?;
     name.len = (message.msg_namelen as usize).min(NAME_MAX);
-    control.len = (message.msg_controllen as usize).min(Control::MAX);
+    control.len = message.msg_controllen.min(Control::MAX);
     let truncated = message.msg_flags & libc::MSG_TRUNC != 0;
     Ok(Received { len, name, control, truncated })
 }

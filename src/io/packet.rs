@@ -234,6 +234,19 @@ impl PacketSocket {
         matches!(error.raw_os_error(), Some(libc::ENETDOWN | libc::ENODEV | libc::ENXIO))
     }
 
+    /// Whether the interface is gone for good. The kernel tells only that it went down, which comes
+    /// first, and then takes the socket's interface away in silence.
+    pub fn is_gone(&self) -> bool {
+        // SAFETY: all zeros is a valid `sockaddr_ll`: numbers only.
+        let mut name: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+        let mut length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+        // SAFETY: the kernel writes at most `length` bytes into the struct.
+        let done = unsafe {
+            libc::getsockname(self.fd.as_raw_fd(), (&raw mut name).cast(), &raw mut length)
+        };
+        done == 0 && name.sll_ifindex < 0
+    }
+
     /// The kernel's counters since the last call; reading them resets them.
     pub fn take_stats(&self) -> io::Result<PacketStats> {
         // SAFETY: all zeros is a valid `tpacket_stats`: two counters.

@@ -6,6 +6,7 @@
 
 mod clock;
 pub mod command;
+mod down;
 mod ports;
 mod run;
 mod sockets;

@@ -24,6 +24,8 @@ pub(super) enum Drained {
     Empty,
     /// The batch is full; more may be there.
     Full,
+    /// A packet socket's interface went down: it may come back, or be gone.
+    Down,
     /// The device is gone for ever.
     Dead,
 }
@@ -131,6 +133,7 @@ impl PortIo {
             _ if error.kind() == io::ErrorKind::Interrupted => Some(Drained::Full),
             Device::Tap(_) if Tap::is_dead_error(error) => Some(Drained::Dead),
             Device::Packet(_) if PacketSocket::is_frame_error(error) => None,
+            Device::Packet(_) if PacketSocket::is_down_error(error) => Some(Drained::Down),
             Device::Tap(_) | Device::Packet(_) => Some(Drained::Empty),
         }
     }
@@ -155,6 +158,11 @@ impl PortIo {
         self.queued_bytes = bytes;
         self.queue.push_back(frame.into());
         Written::Full
+    }
+
+    /// Whether the device of a port that went down is gone for ever.
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(&self.device, Device::Packet(socket) if socket.is_gone())
     }
 
     /// Whether frames wait for room.

@@ -6,6 +6,7 @@
 
 use crossbeam_channel::{Receiver, Sender};
 
+use super::down::DownPorts;
 use super::ports::{Device, Drained, PortIo, Written};
 use super::sockets::Sockets;
 use super::{Answer, Clock, Command, Notice, Query, WAKER};
@@ -41,6 +42,7 @@ pub(super) struct Loop {
     ready: Vec<PortId>,
     /// Ports with a queue that waits for room.
     blocked: Vec<PortId>,
+    down: DownPorts,
     events: Vec<Ready>,
     refused: Vec<DropReason>,
     batch: FrameBatch,
@@ -68,6 +70,7 @@ impl Loop {
             ports: Vec::new(),
             ready: Vec::new(),
             blocked: Vec::new(),
+            down: DownPorts::default(),
             events: Vec::new(),
             refused: Vec::new(),
             batch: FrameBatch::new(),
@@ -116,7 +119,8 @@ impl Loop {
         let now = self.clock.now();
         let deadline = self.datapath.next_deadline(now).map(|at| at.since(now));
         let retry = (!self.blocked.is_empty()).then_some(RETRY);
-        deadline.into_iter().chain(retry).min()
+        let down = self.down.next_deadline().map(|at| at.since(now));
+        deadline.into_iter().chain(retry).chain(down).min()
     }
 
     fn note(&mut self, event: Ready) {
@@ -182,8 +186,10 @@ impl Loop {
             self.datapath.flush_sockets(now, &mut self.out);
             self.flush(now);
         }
-        if drained == Drained::Dead {
-            self.dead(id);
+        match drained {
+            Drained::Dead => self.dead(id),
+            Drained::Down => self.down.insert(id, now),
+            Drained::Empty | Drained::Full => {}
         }
         drained == Drained::Full
     }
@@ -237,6 +243,13 @@ impl Loop {
             return;
         }
         self.timers_at = now + TIMER_GRANULARITY;
+        for id in self.down.due(now) {
+            match port_of(&mut self.ports, id) {
+                Some(port) if port.is_gone() => self.dead(id),
+                Some(_) => {}
+                None => self.down.remove(id),
+            }
+        }
         if self.datapath.next_deadline(now).is_some_and(|at| at <= now) {
             self.datapath.tick(now, &mut self.out);
             self.flush(now);
@@ -273,6 +286,7 @@ impl Loop {
                     self.flush(now);
                 }
                 Command::AddListener(listener, published) => self.listen(listener, published),
+                Command::Retarget(ids, target) => self.datapath.retarget(ids, &target),
                 Command::RemoveListener(id) => {
                     self.sockets.remove(&self.poller, id);
                     self.datapath.drop_listener(id);
@@ -308,9 +322,11 @@ impl Loop {
         let _ = self.poller.remove(&port.device);
         self.ready.retain(|ready| *ready != id);
         self.blocked.retain(|blocked| *blocked != id);
+        self.down.remove(id);
     }
 
     fn dead(&mut self, id: PortId) {
+        self.down.remove(id);
         if let Some(port) = self.ports.get_mut(usize::from(id.0)).and_then(Option::take) {
             let _ = self.poller.remove(&port.device);
             let _ = self.notices.send(Notice::PortDead(port.id));

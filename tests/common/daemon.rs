@@ -1,5 +1,6 @@
 //! A daemon in directories of its own, for tests that run the built program.
 #![allow(dead_code, reason = "no test uses all of it")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;

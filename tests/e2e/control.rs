@@ -14,6 +14,7 @@ use wharf::control::config::{Config, Paths};
 use wharf::control::keeper::HolderKeeper;
 use wharf::control::model::{EventKind, NetworkSpec};
 use wharf::control::netstate::SystemHost;
+use wharf::control::outside::Keeper;
 use wharf::control::store::redb::RedbStore;
 use wharf::control::workers::Workers;
 use wharf::control::{Control, Outside, Settings};
@@ -23,6 +24,22 @@ use wharf::io::netns::NetNs;
 
 use crate::holder::holder_command;
 use crate::support::{PATIENCE, connect_in, isolated, listener_in};
+
+/// The directory of a daemon and of its successors. Its holder ends with it.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ =
+            HolderKeeper::new(self.path().join("holder.sock"), || Ok(holder_command(10))).release();
+    }
+}
 
 /// What a daemon is made of, without its sockets.
 struct Daemon {
@@ -41,7 +58,7 @@ impl Daemon {
         let keeper = HolderKeeper::new(dir.join("holder.sock"), || Ok(holder_command(10)));
         let (workers, notices) = Workers::start(1).unwrap();
         let config = Config::default();
-        let settings = Settings { config, paths, clock: || 0, queues: 1, socket_uplink: false };
+        let settings = Settings { config, paths, clock: || 0, queues: 1 };
         let outside = Outside {
             store: Box::new(store),
             dataplane: Box::new(workers),
@@ -129,7 +146,7 @@ fn exchange(from: &mut TcpStream, to: &mut TcpStream) {
 #[test]
 fn a_container_s_end_frees_everything_within_a_second() {
     isolated("control::a_container_s_end_frees_everything_within_a_second", || {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = Place(tempfile::tempdir().unwrap());
         let daemon = Daemon::start(dir.path());
         daemon.control().create_network(&blue(false)).unwrap();
         let ns = NetNs::staging().unwrap();
@@ -149,7 +166,7 @@ fn a_container_s_end_frees_everything_within_a_second() {
 #[test]
 fn a_connection_between_containers_survives_the_daemon() {
     isolated("control::a_connection_between_containers_survives_the_daemon", || {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = Place(tempfile::tempdir().unwrap());
         let daemon = Daemon::start(dir.path());
         daemon.control().create_network(&blue(false)).unwrap();
         let (a, b) = (NetNs::staging().unwrap(), NetNs::staging().unwrap());
@@ -179,10 +196,6 @@ fn a_connection_between_containers_survives_the_daemon() {
         let third = NetNs::staging().unwrap();
         let late = daemon.attach(dir.path(), &third, named("late"));
         assert!(before.iter().all(|e| e.mac != late.mac), "addresses stayed taken");
-        // Ends the holder, too: it lets go of what is detached and ends with its last entry.
-        for name in ["web", "db", "late"] {
-            daemon.control().detach(name, None, "the test is over").unwrap();
-        }
     });
 }
 
@@ -191,7 +204,7 @@ fn a_container_that_ended_while_the_daemon_was_dead_is_not_brought_back() {
     isolated(
         "control::a_container_that_ended_while_the_daemon_was_dead_is_not_brought_back",
         || {
-            let dir = tempfile::tempdir().unwrap();
+            let dir = Place(tempfile::tempdir().unwrap());
             let daemon = Daemon::start(dir.path());
             daemon.control().create_network(&blue(false)).unwrap();
             let (a, b) = (NetNs::staging().unwrap(), NetNs::staging().unwrap());
@@ -213,7 +226,7 @@ fn a_container_that_ended_while_the_daemon_was_dead_is_not_brought_back() {
 #[test]
 fn the_host_speaks_with_a_container_through_its_own_interface() {
     isolated("control::the_host_speaks_with_a_container_through_its_own_interface", || {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = Place(tempfile::tempdir().unwrap());
         let daemon = Daemon::start(dir.path());
         let info = daemon.control().create_network(&blue(true)).unwrap();
         let name = info.host_interface.unwrap();

@@ -92,11 +92,12 @@ impl World {
         world
     }
 
-    /// Starts the daemon; returns when it answers.
+    /// Starts the daemon, without an uplink if none is named; returns when it answers.
     #[track_caller]
     pub(crate) fn start(&self, options: &str) {
         let state = self.state_dir();
-        self.ok(&format!("daemon --background --state-dir {} {options}", state.display()));
+        let uplink = if options.contains("--uplink") { "" } else { "--uplink none" };
+        self.ok(&format!("daemon --background --state-dir {} {uplink} {options}", state.display()));
     }
 
     pub(crate) fn runtime_dir(&self) -> PathBuf {
@@ -307,4 +308,21 @@ pub(crate) fn namespaces() -> usize {
         }
     }
     found.len()
+}
+
+/// The one process of this world that was started as `wharf WORD`.
+#[track_caller]
+pub(crate) fn process_named(word: &str) -> Process {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
+        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let mut words = line.split(|byte| *byte == 0);
+        let program = words.next().unwrap_or_default();
+        if program.ends_with(b"wharf") && words.next() == Some(word.as_bytes()) {
+            found.push(pid);
+        }
+    }
+    assert_eq!(found.len(), 1, "processes of `wharf {word}`: {found:?}");
+    Process::open(found[0]).unwrap()
 }

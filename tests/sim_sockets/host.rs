@@ -10,7 +10,7 @@ use wharf::stage::sockets::{
 
 /// Something to be told to the flow machines.
 #[derive(Clone, Copy, Debug)]
-pub enum Told {
+pub(crate) enum Told {
     Connected(SocketId),
     Failed(SocketId, SocketError),
     Readable(SocketId, bool),
@@ -19,7 +19,7 @@ pub enum Told {
 
 /// How far a connection is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Life {
+pub(crate) enum Life {
     Open,
     /// The flow machine closed it in order; what was queued is delivered.
     Closed,
@@ -31,7 +31,7 @@ pub enum Life {
 
 /// One stream socket of the host and, behind it, the peer.
 #[derive(Debug)]
-pub struct Stream {
+pub(crate) struct Stream {
     /// Bytes on their way to the peer.
     to_peer: VecDeque<u8>,
     /// Bytes from the peer that have not been taken off.
@@ -40,22 +40,22 @@ pub struct Stream {
     shut: bool,
     peer_shut: bool,
     watching: bool,
-    pub life: Life,
+    pub(crate) life: Life,
     /// Which connection of the scenario this is: its port outside.
-    pub port: u16,
+    pub(crate) port: u16,
 }
 
 /// All of them.
 #[derive(Debug)]
-pub struct Host {
+pub(crate) struct Host {
     /// Capacities: towards the peer, from the peer.
     buffers: [usize; 2],
-    pub streams: BTreeMap<u64, Stream>,
+    pub(crate) streams: BTreeMap<u64, Stream>,
     /// Clients that wait to be accepted, by their port.
-    pub backlog: VecDeque<u16>,
-    pub told: VecDeque<Told>,
-    pub refuse: bool,
-    pub client: SockAddr,
+    pub(crate) backlog: VecDeque<u16>,
+    pub(crate) told: VecDeque<Told>,
+    pub(crate) refuse: bool,
+    pub(crate) client: SockAddr,
     /// Sockets that have been closed: nothing may be asked of them.
     gone: Vec<SocketId>,
 }
@@ -68,7 +68,7 @@ impl Stream {
 }
 
 impl Host {
-    pub fn new(buffers: [usize; 2], refuse: bool, client: SockAddr) -> Self {
+    pub(crate) fn new(buffers: [usize; 2], refuse: bool, client: SockAddr) -> Self {
         Self {
             buffers,
             streams: BTreeMap::new(),
@@ -99,7 +99,7 @@ impl Host {
         assert!(self.streams.insert(socket.token(), stream).is_none(), "a name used twice");
     }
 
-    pub fn execute<'a>(
+    pub(crate) fn execute<'a>(
         &mut self,
         call: &SocketCall,
         out: &SocketOutput,
@@ -236,23 +236,23 @@ impl Host {
         }
     }
 
-    /// The event of something that was to be told; `None` if the socket is closed by now.
-    pub fn event(&mut self, told: Told) -> Option<SocketEvent<'static>> {
+    /// The event of something that was to be told.
+    pub(crate) fn event(&self, told: Told) -> SocketEvent<'static> {
         let capacity = self.buffers[0];
         let room = |host: &Self, socket: SocketId| {
             host.streams.get(&socket.token()).map_or(Room::default(), |s| s.room(capacity))
         };
-        Some(match told {
+        match told {
             Told::Connected(socket) => SocketEvent::Connected { socket, room: room(self, socket) },
             Told::Failed(socket, error) => SocketEvent::Failed { socket, error },
             Told::Readable(socket, hangup) => SocketEvent::Readable { socket, hangup },
             Told::Writable(socket) => SocketEvent::Writable { socket, room: room(self, socket) },
-        })
+        }
     }
 
     // What follows is the peer's side.
 
-    pub fn peer_writes(&mut self, socket: SocketId, bytes: &[u8]) -> usize {
+    pub(crate) fn peer_writes(&mut self, socket: SocketId, bytes: &[u8]) -> usize {
         let capacity = self.buffers[1];
         let Some(stream) = self.streams.get_mut(&socket.token()) else { return 0 };
         if stream.life != Life::Open || stream.peer_shut {
@@ -266,7 +266,7 @@ impl Host {
         n
     }
 
-    pub fn peer_shuts_down(&mut self, socket: SocketId) {
+    pub(crate) fn peer_shuts_down(&mut self, socket: SocketId) {
         let Some(stream) = self.streams.get_mut(&socket.token()) else { return };
         if !std::mem::replace(&mut stream.peer_shut, true) {
             self.told.push_back(Told::Readable(socket, true));
@@ -274,7 +274,7 @@ impl Host {
     }
 
     /// Bytes that the peer reads, and whether the stream has ended behind them.
-    pub fn peer_reads(&mut self, socket: SocketId, most: usize) -> (Vec<u8>, bool) {
+    pub(crate) fn peer_reads(&mut self, socket: SocketId, most: usize) -> (Vec<u8>, bool) {
         let Some(stream) = self.streams.get_mut(&socket.token()) else {
             return (Vec::new(), false);
         };
@@ -287,7 +287,7 @@ impl Host {
         (bytes, ended)
     }
 
-    pub fn peer_resets(&mut self, socket: SocketId) {
+    pub(crate) fn peer_resets(&mut self, socket: SocketId) {
         let Some(stream) = self.streams.get_mut(&socket.token()) else { return };
         if stream.life == Life::Open {
             stream.life = Life::PeerReset;

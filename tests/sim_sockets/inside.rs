@@ -13,11 +13,11 @@ use wharf::wire::mac::Mac;
 
 use crate::Dice;
 
-pub const INSIDE: Mac = Mac([2, 66, 172, 17, 0, 2]);
+pub(crate) const INSIDE: Mac = Mac([2, 66, 172, 17, 0, 2]);
 
 /// One direction of the container's link.
 #[derive(Debug)]
-pub struct Link {
+pub(crate) struct Link {
     loss: u64,
     duplication: u64,
     reordering: u64,
@@ -26,11 +26,11 @@ pub struct Link {
 }
 
 impl Link {
-    pub fn new(loss: u64, duplication: u64, reordering: u64) -> Self {
+    pub(crate) fn new(loss: u64, duplication: u64, reordering: u64) -> Self {
         Self { loss, duplication, reordering, flying: BinaryHeap::new(), sent: 0 }
     }
 
-    pub fn send(&mut self, now: Time, dice: &mut Dice, frame: &[u8]) {
+    pub(crate) fn send(&mut self, now: Time, dice: &mut Dice, frame: &[u8]) {
         if dice.chance(self.loss) {
             return;
         }
@@ -42,7 +42,7 @@ impl Link {
         }
     }
 
-    pub fn arrive(&mut self, now: Time) -> Option<Vec<u8>> {
+    pub(crate) fn arrive(&mut self, now: Time) -> Option<Vec<u8>> {
         let due = self.flying.peek().is_some_and(|Reverse((at, ..))| *at <= now);
         due.then(|| self.flying.pop().map(|Reverse((.., frame))| frame)).flatten()
     }
@@ -50,13 +50,13 @@ impl Link {
 
 /// smoltcp's device: two queues.
 #[derive(Debug, Default)]
-pub struct Port {
-    pub to_stack: VecDeque<Vec<u8>>,
-    pub from_stack: VecDeque<Vec<u8>>,
+pub(crate) struct Port {
+    pub(crate) to_stack: VecDeque<Vec<u8>>,
+    pub(crate) from_stack: VecDeque<Vec<u8>>,
 }
 
-pub struct Rx(Vec<u8>);
-pub struct Tx<'a>(&'a mut VecDeque<Vec<u8>>);
+pub(crate) struct Rx(Vec<u8>);
+pub(crate) struct Tx<'a>(&'a mut VecDeque<Vec<u8>>);
 
 impl RxToken for Rx {
     fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
@@ -95,15 +95,15 @@ impl Device for Port {
 }
 
 /// A container with TCP sockets.
-pub struct Inside {
-    pub port: Port,
+pub(crate) struct Inside {
+    pub(crate) port: Port,
     interface: Interface,
     sockets: SocketSet<'static>,
-    pub handles: Vec<SocketHandle>,
+    pub(crate) handles: Vec<SocketHandle>,
 }
 
 impl Inside {
-    pub fn new(v4: bool) -> Self {
+    pub(crate) fn new(v4: bool) -> Self {
         let mut port = Port::default();
         let mac = HardwareAddress::Ethernet(EthernetAddress(INSIDE.0));
         let mut interface = Interface::new(Config::new(mac), &mut port, Instant::ZERO);
@@ -124,22 +124,22 @@ impl Inside {
         handle
     }
 
-    pub fn connect(&mut self, buffers: usize, to: (IpAddress, u16), local_port: u16) {
+    pub(crate) fn connect(&mut self, buffers: usize, to: (IpAddress, u16), local_port: u16) {
         let handle = self.add(buffers);
         let socket = self.sockets.get_mut::<tcp::Socket>(handle);
         socket.connect(self.interface.context(), to, local_port).unwrap();
     }
 
-    pub fn listen(&mut self, buffers: usize, port: u16) {
+    pub(crate) fn listen(&mut self, buffers: usize, port: u16) {
         let handle = self.add(buffers);
         self.sockets.get_mut::<tcp::Socket>(handle).listen(port).unwrap();
     }
 
-    pub fn socket(&mut self, n: usize) -> &mut tcp::Socket<'static> {
+    pub(crate) fn socket(&mut self, n: usize) -> &mut tcp::Socket<'static> {
         self.sockets.get_mut(self.handles[n])
     }
 
-    pub fn poll(&mut self, now: Time) {
+    pub(crate) fn poll(&mut self, now: Time) {
         let now = Instant::from_micros((now.0 / 1_000) as i64);
         let _ = self.interface.poll(now, &mut self.port, &mut self.sockets);
     }

@@ -28,7 +28,7 @@ const PATIENCE: Time = Time(1_200_000_000_000);
 
 /// How connections end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum End {
+pub(crate) enum End {
     /// Both send all they have and close their half.
     Close,
     /// The peer resets in the middle.
@@ -39,26 +39,28 @@ pub enum End {
 
 /// What is tried.
 #[derive(Clone, Debug)]
-pub struct Scenario {
+#[allow(clippy::struct_excessive_bools, reason = "each is one thing that is tried")]
+pub(crate) struct Scenario {
     pub v4: bool,
     /// Clients come to a published port, or the container connects.
-    pub inbound: bool,
-    pub connections: usize,
+    pub(crate) inbound: bool,
+    pub(crate) connections: usize,
     /// Bytes from the container, and to it.
-    pub bytes: [usize; 2],
+    pub(crate) bytes: [usize; 2],
     /// Per mille.
-    pub loss: u64,
-    pub duplication: u64,
-    pub reordering: u64,
-    pub host_buffers: [usize; 2],
-    pub inside_buffers: usize,
-    pub slow: bool,
-    pub end: End,
-    pub refuse: bool,
+    pub(crate) loss: u64,
+    pub(crate) duplication: u64,
+    pub(crate) reordering: u64,
+    pub(crate) host_buffers: [usize; 2],
+    pub(crate) inside_buffers: usize,
+    pub(crate) slow: bool,
+    pub(crate) end: End,
+    pub(crate) refuse: bool,
 }
 
 /// How far both applications of one connection are.
 #[derive(Clone, Debug, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is one thing that has happened")]
 struct Progress {
     inside_sent: usize,
     inside_got: usize,
@@ -70,7 +72,7 @@ struct Progress {
     reset: bool,
 }
 
-pub struct World {
+pub(crate) struct World {
     dice: Dice,
     scenario: Scenario,
     now: Time,
@@ -96,7 +98,7 @@ fn stream(connection: usize, direction: usize, from: usize, len: usize) -> Vec<u
 }
 
 impl World {
-    pub fn new(dice: Dice, scenario: Scenario) -> Self {
+    pub(crate) fn new(dice: Dice, scenario: Scenario) -> Self {
         let s = &scenario;
         let outside: Addr = if s.v4 { "192.0.2.7" } else { "2001:db8::7" }.parse().unwrap();
         let client = SockAddr { addr: outside, port: 0 };
@@ -132,7 +134,7 @@ impl World {
         }
     }
 
-    pub fn run(mut self) {
+    pub(crate) fn run(mut self) {
         if self.scenario.inbound {
             self.event(SocketEvent::Incoming { listener: ListenerId(1) });
         }
@@ -165,9 +167,7 @@ impl World {
         self.frames();
         self.peers();
         while let Some(told) = self.host.told.pop_front() {
-            if let Some(event) = self.host.event(told) {
-                self.event(event);
-            }
+            self.event(self.host.event(told));
         }
         self.flows.tick(self.now, &mut self.out);
         self.work();

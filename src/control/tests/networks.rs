@@ -68,7 +68,6 @@ fn a_network_that_cannot_be_is_refused_with_the_reason_and_the_holder() {
         (with(&|s| s.mtu = Some(1279)), Invalid, vec!["too small for IPv6", "1280"]),
         (with(&|s| s.uplink = Some("lan".into())), NotFound, vec!["no uplink `lan`"]),
         (with(&|s| s.span = true), Unsupported, vec!["--span"]),
-        (with(&|s| s.host_loopback = true), Unsupported, vec!["--host-loopback"]),
     ] {
         refused(&daemon, &mut control, code, &words, |c| c.create_network(&spec));
     }

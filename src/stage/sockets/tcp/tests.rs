@@ -118,9 +118,8 @@ impl Rig {
         seen.remove(0)
     }
 
-    fn socket(&mut self) -> SocketId {
-        let id = self.flows.tcp_flows().next().unwrap().id;
-        id
+    fn socket(&self) -> SocketId {
+        self.flows.tcp_flows().next().unwrap().id
     }
 
     /// Answers a peek with `data`.
