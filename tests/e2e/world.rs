@@ -95,7 +95,8 @@ impl World {
     /// Starts the daemon, a fresh one without an uplink if none is named; returns when it answers.
     #[track_caller]
     pub(crate) fn start(&self, options: &str) {
-        let uplink = if options.contains("--uplink") { "" } else { "--uplink none" };
+        let settled = options.contains("--uplink") || self.state_dir().exists();
+        let uplink = if settled { "" } else { "--uplink none" };
         self.ok(&format!("daemon --background {uplink} {options}"));
     }
 
