@@ -90,6 +90,9 @@ fn wrong_usage_ends_with_two_and_says_what_is_wrong() {
         (&["network", "create", "blue", "--subnet", "10.0.0.1/24"], "10.0.0.0/24"),
         (&["network", "update", "blue"], "nothing to change"),
         (&["uplink", "create", "lan", "--packet", "eth0"], "--address"),
+        (&["uplink", "create", "lan"], "--sockets"),
+        (&["uplink", "create", "lan", "--sockets", "--packet", "eth0"], "--packet"),
+        (&["uplink", "create", "lan", "--sockets", "--address", "dhcp"], "--address"),
         (&["trace", "--from", "web", "--to", "db:80"], "ADDR"),
         (&["daemon", "--uplink", "carrier-pigeon"], "carrier-pigeon"),
         (&["inspect"], "NAME"),
@@ -136,7 +139,7 @@ fn without_a_daemon_every_command_says_so_and_what_to_do() {
 fn what_keeps_run_from_starting_is_wharf_s_failure_as_docker_has_it() {
     let output = wharf(&["run", "true"]);
     assert_eq!(output.status.code(), Some(125), "{}", stderr(&output));
-    let text = "wharf: cannot use the directory /dev/null/wharf: Not a directory";
+    let text = "wharf: cannot use the directory /dev/null/wharf: not a directory";
     assert!(stderr(&output).starts_with(text), "{}", stderr(&output));
     for arguments in [&["exec", "web", "true"][..], &["run", "--network", "container:web", "true"]]
     {

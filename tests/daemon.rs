@@ -17,14 +17,16 @@ use serde_json::{Value, json};
 use harness::{Daemon, eventually, stderr};
 
 #[test]
-fn a_fresh_daemon_has_one_network_and_says_that_there_is_no_way_out() {
+fn a_fresh_daemon_has_one_network_that_leaves_by_sockets() {
     let daemon = Daemon::start();
     let networks = daemon.json(&["network", "ls", "--json"]);
     assert_eq!(networks.as_array().unwrap().len(), 1);
     assert_eq!(networks[0]["name"], "default");
     assert_eq!(networks[0]["subnets"].as_array().unwrap().len(), 2, "one of each family");
     let status = daemon.ok(&["status"]);
-    assert!(status.contains("the default uplink is none"), "{status}");
+    assert!(!status.contains("notes"), "{status}");
+    assert_eq!(daemon.json(&["uplink", "ls", "--json"])[0]["kind"], "sockets");
+    assert_eq!(networks[0]["uplink"], "default");
     for listing in ["ps", "port", "flows", "fdb", "neigh", "stats"] {
         assert!(daemon.json(&[listing, "--json"]).is_array(), "{listing}");
     }

@@ -70,12 +70,12 @@ fn base(dice: &mut Dice) -> Scenario {
 
 #[test]
 fn streams_arrive_whole_on_a_good_link() {
-    run("good link", 20, base);
+    run("good link", 12, base);
 }
 
 #[test]
 fn streams_arrive_whole_through_loss_duplication_and_reordering() {
-    run("bad link", 20, |dice| Scenario {
+    run("bad link", 12, |dice| Scenario {
         loss: dice.below(15),
         duplication: dice.below(60),
         reordering: dice.below(15),
@@ -86,19 +86,19 @@ fn streams_arrive_whole_through_loss_duplication_and_reordering() {
 
 #[test]
 fn slow_readers_stop_their_senders_and_lose_nothing() {
-    run("slow readers", 10, |dice| Scenario {
+    run("slow readers", 4, |dice| Scenario {
         slow: true,
         loss: dice.below(20),
         host_buffers: [9_000 + dice.below(9_000) as usize, 3_000 + dice.below(9_000) as usize],
         inside_buffers: 2_000 + dice.below(4_000) as usize,
-        bytes: [dice.below(60_000) as usize, dice.below(60_000) as usize],
+        bytes: [dice.below(30_000) as usize, dice.below(30_000) as usize],
         ..base(dice)
     });
 }
 
 #[test]
 fn a_reset_by_the_peer_reaches_the_container() {
-    run("reset by peer", 20, |dice| Scenario {
+    run("reset by peer", 12, |dice| Scenario {
         end: End::PeerResets,
         loss: dice.below(30),
         ..base(dice)
@@ -107,7 +107,7 @@ fn a_reset_by_the_peer_reaches_the_container() {
 
 #[test]
 fn a_reset_by_the_container_reaches_the_peer() {
-    run("reset by container", 20, |dice| Scenario {
+    run("reset by container", 12, |dice| Scenario {
         end: End::ContainerResets,
         loss: dice.below(30),
         ..base(dice)

@@ -83,7 +83,8 @@ pub(crate) fn run(global: &Global, args: Flows) -> Outcome {
     listing(args.format.json, &flows, || flows_table(&flows))
 }
 
-fn flows_table(views: &[FlowView]) -> String {
+/// The table that people see.
+pub(super) fn flows_table(views: &[FlowView]) -> String {
     let rows = views.iter().map(|view| {
         let flow = &view.flow;
         [

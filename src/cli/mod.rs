@@ -1,9 +1,11 @@
 //! Layer 12: the command line. One file a command or a family of small ones; this one has the list
 //! of them and nothing else. A command parses into a value, asks the daemon through
-//! [`crate::api::client`], and prints with [`output`].
+//! [`crate::api::client`], and prints with
+//! `output`.
 
 mod attach;
 mod daemon;
+mod demo;
 mod doctor;
 mod events;
 mod exec;
@@ -98,6 +100,8 @@ enum Command {
     Status(Format),
     /// Show what this kernel and this user can do, and what that means
     Doctor(Format),
+    /// Show the whole switch at work, in a world of its own
+    Demo(demo::Demo),
     /// Keep containers' interfaces while there is no daemon; started by it
     Holder(holder::Holder),
     /// Print a completion script
@@ -144,6 +148,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Trace(args) => trace::run(global, args),
         Command::Status(format) => status::run(global, format),
         Command::Doctor(format) => doctor::run(global, format),
+        Command::Demo(args) => demo::run(global, &args),
         Command::Holder(args) => holder::run(global, &args),
         Command::Completions(args) => generate::completions(&args),
         Command::Man(args) => generate::man(global, &args),

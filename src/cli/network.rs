@@ -65,6 +65,9 @@ pub(crate) struct Create {
     /// Let the host take part, with an interface wharf0, wharf1, … (needs root)
     #[arg(long)]
     host: bool,
+    /// Let containers reach the host's loopback at the gateway's address (with a `sockets` uplink)
+    #[arg(long)]
+    host_loopback: bool,
     /// Way out, by name; the daemon's default if none is given
     #[arg(long, value_name = "NAME")]
     uplink: Option<String>,
@@ -119,6 +122,7 @@ impl Create {
             icc: self.icc,
             guard: self.guard,
             host: self.host,
+            host_loopback: self.host_loopback,
             uplink: self.uplink,
             mtu: self.mtu,
             ..NetworkSpec::named(&self.name)

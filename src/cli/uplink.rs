@@ -36,12 +36,16 @@ pub(crate) enum Command {
 
 /// `wharf uplink create`
 #[derive(Args, Debug)]
+#[command(group = clap::ArgGroup::new("kind").required(true).args(["sockets", "packet"]))]
 pub(crate) struct Create {
     /// Its name
     name: String,
-    /// A packet socket on this NIC: the switch is a router of that LAN
-    #[arg(long, value_name = "IFACE", required = true)]
-    packet: String,
+    /// Sockets of the host: needs no right
+    #[arg(long, conflicts_with_all = ["addresses", "gateways", "ports"])]
+    sockets: bool,
+    /// A packet socket on this NIC: the switch is a router of that LAN (needs CAP_NET_RAW)
+    #[arg(long, value_name = "IFACE")]
+    packet: Option<String>,
     /// Our address there, or `dhcp`; may be repeated
     #[arg(long = "address", value_name = "CIDR|dhcp")]
     addresses: Vec<UplinkAddress>,
@@ -76,6 +80,9 @@ impl FromStr for UplinkAddress {
 
 impl Create {
     fn spec(self) -> Result<UplinkSpec, Failure> {
+        let Some(interface) = self.packet else {
+            return Ok(UplinkSpec { name: self.name, kind: UplinkKind::Sockets });
+        };
         let dhcp = self.addresses.contains(&UplinkAddress::Dhcp);
         let addresses: Vec<IpNet> = self
             .addresses
@@ -90,7 +97,7 @@ impl Create {
                 .hint("give `--address CIDR`, or `--address dhcp` to ask for one"));
         }
         let packet = PacketSpec {
-            interface: self.packet,
+            interface,
             addresses,
             dhcp,
             gateways: self.gateways,
@@ -163,7 +170,8 @@ mod tests {
     fn create(addresses: &[&str]) -> Create {
         Create {
             name: "lan".to_owned(),
-            packet: "eth0".to_owned(),
+            sockets: false,
+            packet: Some("eth0".to_owned()),
             addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
             gateways: Vec::new(),
             ports: None,

@@ -8,10 +8,9 @@ use super::ipam::{IpamError, mac_for};
 use super::model::{EventKind, NamespaceId, PublishSpec};
 use super::networks::in_words;
 use super::state::NetworkState;
-use super::store::record::{EndpointRecord, PublicationRecord, Record};
+use super::store::record::{EndpointRecord, Record};
 use super::{Control, names, random};
 use crate::attach::protocol::{AttachRequest, Attached};
-use crate::config::Delta;
 use crate::io::tap::{Tap, is_interface_name};
 use crate::wire::mac::Mac;
 
@@ -30,14 +29,14 @@ impl Control {
         let (mut record, specs) = self.plan_endpoint(request)?;
         record.addrs = self.take_addresses(request, &record)?;
         let kept = self.finish_endpoint(request, &mut record).and_then(|()| {
-            let publications = self.plan_publications(&record, &specs)?;
+            let planned = self.plan_publications(&record, &specs)?;
             let mut changes = vec![record.put()];
-            changes.extend(publications.iter().map(Record::put));
-            self.write(&changes).inspect_err(|_| self.unplan(&publications))?;
-            Ok(publications)
+            changes.extend(planned.iter().map(|p| p.record.put()));
+            self.write(&changes).inspect_err(|_| self.unplan(&planned))?;
+            Ok(planned)
         });
-        let publications = match kept {
-            Ok(publications) => publications,
+        let planned = match kept {
+            Ok(planned) => planned,
             Err(error) => {
                 self.state.release(record.network, &record.addrs);
                 self.state.ports.give_back(record.port.0);
@@ -45,7 +44,9 @@ impl Control {
             }
         };
         let uso = taps.first().is_some_and(|t| t.offload().uso);
-        self.install_endpoint(&record, uso, &publications);
+        self.install_endpoint(&record, uso);
+        self.install_publications(planned);
+        self.retarget(&record.name);
         self.plug(&record.id, record.port, taps);
         self.refresh_host_addresses();
         let network = self.state.network_name(record.network).to_owned();
@@ -182,25 +183,14 @@ impl Control {
     }
 
     /// Takes a stored endpoint in and tells the workers.
-    pub(super) fn install_endpoint(
-        &mut self,
-        record: &EndpointRecord,
-        uso: bool,
-        publications: &[PublicationRecord],
-    ) {
+    pub(super) fn install_endpoint(&mut self, record: &EndpointRecord, uso: bool) {
         self.state.insert_endpoint(record.clone(), uso);
-        for publication in publications {
-            self.state.insert_publication(publication.clone());
-        }
         let network = self.state.networks.get(&record.network);
         let endpoint = self.state.endpoints.get(&record.id);
-        let mut deltas: Vec<Delta> = network
+        let delta = network
             .zip(endpoint)
-            .map(|(network, endpoint)| compile::endpoint(&network.record, endpoint))
-            .into_iter()
-            .collect();
-        deltas.extend(publications.iter().filter_map(|p| compile::publication(&self.state, p)));
-        self.send_deltas(deltas);
+            .map(|(network, endpoint)| compile::endpoint(&network.record, endpoint));
+        self.send_deltas(delta.into_iter().collect());
     }
 
     fn reply(&self, record: &EndpointRecord) -> Result<Attached, ControlError> {

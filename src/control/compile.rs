@@ -8,6 +8,7 @@ use crate::base::ids::UplinkId;
 use crate::config::{Delta, Network, Port, PortKind, Subnet, Uplink, UplinkKind};
 use crate::control::model;
 use crate::stage::service::publish::Publication;
+use crate::stage::sockets::{Link, Target};
 use crate::wire::addr::Addr;
 
 /// Outside ports that masquerade may take if the uplink names none: all but the well-known.
@@ -137,4 +138,27 @@ pub(super) fn publication(state: &State, record: &PublicationRecord) -> Option<D
         domain: endpoint.record.network.into(),
         endpoint: endpoint.record.port,
     }))
+}
+
+/// The container behind an endpoint's publications, as its clients' connections see it.
+pub(super) fn target(state: &State, endpoint: &EndpointState) -> Option<Target> {
+    let record = &endpoint.record;
+    let network = &state.networks.get(&record.network)?.record;
+    let gateway = |v6: bool| {
+        let gateways = network.subnets.iter().map(|(_, gateway)| *gateway);
+        gateways.into_iter().find(|g| g.is_ipv6() == v6).map(Addr::from)
+    };
+    // It answers directly whoever is in a subnet of any of its interfaces.
+    let networks = state.named(&record.name).into_iter().map(|e| e.record.network);
+    let networks = networks.filter_map(|id| state.networks.get(&id));
+    let subnets = networks.flat_map(|n| &n.record.subnets);
+    Some(Target {
+        port: record.port,
+        domain: record.network.into(),
+        link: Link { inside: record.mac, gateway: network.gateway_mac },
+        addrs: [false, true].map(|v6| endpoint.addr(v6).map(Addr::from)),
+        gateways: [false, true].map(gateway),
+        subnets: subnets.map(|(net, _)| (net.network().into(), net.prefix_len())).collect(),
+        mtu: network.mtu,
+    })
 }

@@ -18,7 +18,7 @@ use crate::base::limits;
 pub struct Config {
     /// Worker threads; one by default.
     pub workers: Option<usize>,
-    /// The uplink named `default`: `none`, `sockets` or `packet:INTERFACE`.
+    /// The uplink named `default`: `sockets` (if this is not given), `packet:INTERFACE` or `none`.
     pub default_uplink: Option<String>,
     /// MTU of networks that name none; 1500 by default.
     pub mtu: Option<u16>,

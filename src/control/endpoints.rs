@@ -58,10 +58,12 @@ impl Control {
         let unpublish = publications.iter().map(|p| Delta::Unpublish(*p)).collect();
         for publication in publications {
             self.state.remove_publication(publication);
+            self.close_listeners(publication);
         }
         let Some(record) = self.state.remove_endpoint(id) else { return };
         self.send_deltas(unpublish);
         self.unplug(id, record.port);
+        self.retarget(&record.name);
         let network = self.state.network_name(record.network).to_owned();
         let text = format!("{} detached: {reason}", record.name);
         self.event(kind, Some(&network), Some(&record.name), text);

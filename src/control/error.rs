@@ -5,6 +5,7 @@ use super::model::{ErrorBody, ErrorCode, Proto, PublishSpecError};
 use super::outside::{DataplaneError, HostError};
 use super::store::StoreError;
 use crate::attach::protocol::{Refusal, RefusalCode};
+use crate::io::host_listen::ListenError;
 
 /// Why a request was refused. Nothing has changed then.
 #[derive(Debug, thiserror::Error)]
@@ -110,6 +111,9 @@ pub enum ControlError {
     /// The host refused.
     #[error("{0}")]
     Host(#[from] HostError),
+    /// A port of the host cannot be listened on.
+    #[error("{0}")]
+    Listen(#[from] ListenError),
     /// The store cannot be used.
     #[error("{0}")]
     Store(#[from] StoreError),
@@ -147,6 +151,7 @@ impl ControlError {
             Self::Unsupported { .. } => ErrorCode::Unsupported,
             Self::Host(HostError::Denied(_)) => ErrorCode::Denied,
             Self::Host(HostError::Failed(_)) | Self::System(_) => ErrorCode::System,
+            Self::Listen(error) => listen_code(error),
             Self::Store(_) => ErrorCode::Store,
             Self::Dataplane(_) => ErrorCode::Unavailable,
         }
@@ -201,6 +206,16 @@ impl From<&ControlError> for Refusal {
             Some(hint) => Self::new(code, format!("{error}; {hint}")),
             None => Self::new(code, error.to_string()),
         }
+    }
+}
+
+fn listen_code(error: &ListenError) -> ErrorCode {
+    match error {
+        ListenError::InUse { .. } => ErrorCode::Conflict,
+        ListenError::Privileged { .. } => ErrorCode::Denied,
+        ListenError::NoSuchAddress { .. } => ErrorCode::Invalid,
+        ListenError::Descriptors { .. } => ErrorCode::Exhausted,
+        ListenError::Other { .. } => ErrorCode::System,
     }
 }
 

@@ -19,6 +19,7 @@ mod host_port;
 mod host_ports;
 pub mod ipam;
 pub mod keeper;
+mod listeners;
 pub mod model;
 mod names;
 pub mod netstate;
@@ -43,6 +44,7 @@ use self::config::{Config, Paths};
 pub use self::error::ControlError;
 use self::events::Events;
 pub use self::events::Listener;
+use self::listeners::Listeners;
 use self::model::{EventInfo, EventKind, StatusInfo};
 use self::outside::{Dataplane, Host, Keeper};
 use self::state::State;
@@ -63,8 +65,6 @@ pub struct Settings {
     pub clock: fn() -> u64,
     /// Queues of each TAP; the attach protocol's hello says the same.
     pub queues: usize,
-    /// Whether the workers serve the `sockets` uplink.
-    pub socket_uplink: bool,
 }
 
 /// The outside as control sees it.
@@ -89,6 +89,7 @@ pub struct Control {
     events: Events,
     started_ms: u64,
     host_addrs: Vec<IpAddr>,
+    listeners: Listeners,
 }
 
 impl Control {
@@ -96,8 +97,15 @@ impl Control {
     /// everything that the store and the config file want exists, or an event says why not.
     pub fn new(settings: Settings, outside: Outside) -> Result<Self, ControlError> {
         let started_ms = (settings.clock)();
-        let (state, events, host_addrs) = (State::new(), Events::default(), Vec::new());
-        let mut control = Self { settings, outside, state, events, started_ms, host_addrs };
+        let mut control = Self {
+            settings,
+            outside,
+            state: State::new(),
+            events: Events::default(),
+            started_ms,
+            host_addrs: Vec::new(),
+            listeners: Listeners::default(),
+        };
         control.restore()?;
         Ok(control)
     }
@@ -130,7 +138,7 @@ impl Control {
         if self.state.uplink(compile::DEFAULT).is_none() {
             notes.push(
                 "the default uplink is none: networks that name no uplink have no way out; \
-                 `wharf uplink create default --packet IFACE` gives them one"
+                 `wharf uplink create default --sockets` gives them one"
                     .to_owned(),
             );
         }
@@ -142,6 +150,7 @@ impl Control {
                 ));
             }
         }
+        notes.extend(self.listeners.failures().map(|(_, text)| text.clone()));
         notes
     }
 

@@ -6,6 +6,8 @@ use std::net::IpAddr;
 
 use super::ipam::Claim;
 use super::outside::{Host, HostError, HostInterface, OpenedPacket};
+use crate::io::host_listen::{ListenError, Listener, Transport};
+use crate::io::netdev;
 use crate::io::netlink::{AddressOptions, Netlink, NetlinkError};
 use crate::io::packet::{PacketError, PacketSocket};
 use crate::io::sysctl;
@@ -64,6 +66,15 @@ impl Host for SystemHost {
         Ok(OpenedPacket { sockets: vec![socket], mtu, uso: false })
     }
 
+    fn listen(
+        &self,
+        addr: Option<IpAddr>,
+        port: u16,
+        transport: Transport,
+    ) -> Result<Listener, ListenError> {
+        Listener::bind(addr, port, transport)
+    }
+
     fn make_interface(&self, wanted: &HostInterface) -> Result<Vec<Tap>, HostError> {
         let taps = Tap::open(&wanted.name, self.queues)?;
         // Whatever fails from here on, dropping the TAP removes the interface.
@@ -89,6 +100,10 @@ impl Host for SystemHost {
 
     fn interfaces(&self) -> Result<Vec<String>, HostError> {
         Ok(Netlink::open()?.links()?.into_iter().map(|link| link.name).collect())
+    }
+
+    fn ring_drops(&self, pid: u32, ifname: &str) -> Option<u64> {
+        netdev::transmit_drops(pid, ifname)
     }
 }
 

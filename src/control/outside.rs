@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::ipam::Claim;
+use crate::io::host_listen::{ListenError, Listener, Transport};
 use crate::io::packet::PacketSocket;
 use crate::io::tap::Tap;
 use crate::wire::mac::Mac;
@@ -84,11 +85,22 @@ pub trait Host: Send + fmt::Debug {
     /// Opens a NIC for frames to `mac`.
     fn open_packet(&self, interface: &str, mac: Mac) -> Result<OpenedPacket, HostError>;
 
+    /// Binds a port at an address, or at all of both families.
+    fn listen(
+        &self,
+        addr: Option<IpAddr>,
+        port: u16,
+        transport: Transport,
+    ) -> Result<Listener, ListenError>;
+
     /// Makes an interface of the host's own.
     fn make_interface(&self, wanted: &HostInterface) -> Result<Vec<Tap>, HostError>;
 
     /// Names of its interfaces.
     fn interfaces(&self) -> Result<Vec<String>, HostError>;
+
+    /// Packets that a container's interface could not hand to its full ring; `None` if nobody can say.
+    fn ring_drops(&self, pid: u32, ifname: &str) -> Option<u64>;
 }
 
 /// A NIC opened for frames.

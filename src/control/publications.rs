@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use super::Control;
 use super::compile;
 use super::error::ControlError;
+use super::listeners::Planned;
 use super::model::{EventKind, PortRange, PublicationInfo, PublishSpec};
 use super::networks::in_words;
 use super::state::EndpointState;
@@ -21,18 +22,28 @@ impl Control {
         specs: &[PublishSpec],
     ) -> Result<Vec<PublicationInfo>, ControlError> {
         let record = self.publisher(name, network)?.record.clone();
-        let publications = self.plan_publications(&record, specs)?;
-        let changes: Vec<_> = publications.iter().map(Record::put).collect();
-        self.write(&changes).inspect_err(|_| self.unplan(&publications))?;
-        for publication in &publications {
-            self.state.insert_publication(publication.clone());
-        }
-        let deltas = publications.iter().filter_map(|p| compile::publication(&self.state, p));
-        self.send_deltas(deltas.collect());
+        let planned = self.plan_publications(&record, specs)?;
+        let changes: Vec<_> = planned.iter().map(|p| p.record.put()).collect();
+        self.write(&changes).inspect_err(|_| self.unplan(&planned))?;
+        let infos: Vec<_> = planned.iter().map(|p| self.publication_info(&p.record)).collect();
+        self.install_publications(planned);
         self.refresh_host_addresses();
-        let infos: Vec<_> = publications.iter().map(|p| self.publication_info(p)).collect();
         self.publication_event(EventKind::PortPublished, &record, "publishes", &infos);
         Ok(infos)
+    }
+
+    /// Takes stored publications of endpoints in and tells the workers.
+    pub(super) fn install_publications(&mut self, planned: Vec<Planned>) {
+        for Planned { record, .. } in &planned {
+            self.state.insert_publication(record.clone());
+        }
+        let deltas = planned.iter().filter_map(|p| compile::publication(&self.state, &p.record));
+        self.send_deltas(deltas.collect());
+        let target = planned.first().and_then(|p| self.target(&p.record.endpoint));
+        let Some(target) = target else { return };
+        for Planned { record, sockets } in planned {
+            self.serve_listeners(&record, sockets, &target);
+        }
     }
 
     /// Ends publications of an endpoint.
@@ -54,6 +65,7 @@ impl Control {
         self.write(&changes)?;
         for publication in &gone {
             self.state.remove_publication(publication.id);
+            self.close_listeners(publication.id);
         }
         self.send_deltas(gone.iter().map(|p| Delta::Unpublish(p.id)).collect());
         let endpoint = gone.first().and_then(|p| self.state.endpoints.get(&p.endpoint));
@@ -96,12 +108,12 @@ impl Control {
         self.state.networks.get(&endpoint.network).is_some_and(|n| n.record.internal)
     }
 
-    /// Chooses and reserves host ports for `specs`. [`unplan`](Self::unplan) lets go of them again.
+    /// Chooses, reserves and binds host ports for `specs`. [`unplan`](Self::unplan) lets go of them again.
     pub(super) fn plan_publications(
         &mut self,
         endpoint: &EndpointRecord,
         specs: &[PublishSpec],
-    ) -> Result<Vec<PublicationRecord>, ControlError> {
+    ) -> Result<Vec<Planned>, ControlError> {
         let limit = self.settings.config.limits.publications.min(PUBLICATIONS_MAX);
         if self.state.publications.len() + specs.len() > limit {
             return Err(ControlError::Exhausted { what: "publications", limit });
@@ -130,24 +142,22 @@ impl Control {
         &mut self,
         endpoint: &EndpointRecord,
         spec: &PublishSpec,
-        planned: &[PublicationRecord],
-    ) -> Result<PublicationRecord, ControlError> {
+        planned: &[Planned],
+    ) -> Result<Planned, ControlError> {
         check_family(endpoint, spec)?;
-        let host_ports = match spec.host_ports {
+        let (host_ports, sockets) = match spec.host_ports {
             Some(ports) if ports.count() == spec.ports.count() => {
                 if let Some(id) = self.state.host_ports.holder(spec.proto, spec.host_addr, ports) {
                     let holder = self.state.publications.get(&id);
-                    let holder = holder.or_else(|| planned.iter().find(|p| p.id == id));
+                    let planned = || planned.iter().map(|p| &p.record).find(|p| p.id == id);
+                    let holder = holder.or_else(planned);
                     return Err(self.port_taken(spec, ports, endpoint, holder));
                 }
-                ports
+                (ports, self.bind(spec.host_addr, ports, spec.proto)?)
             }
             wanted => {
                 let from = wanted.unwrap_or(self.settings.config.published_from());
-                let count = spec.ports.count();
-                let free = self.state.host_ports.choose(spec.proto, spec.host_addr, count, from);
-                let (from, proto) = (from.to_string(), spec.proto);
-                free.ok_or(ControlError::NoPortFree { from, proto })?
+                self.bind_free(spec, from)?
             }
         };
         let record = PublicationRecord {
@@ -159,12 +169,12 @@ impl Control {
             proto: spec.proto,
         };
         self.state.host_ports.insert(record.proto, record.host_addr, host_ports, record.id);
-        Ok(record)
+        Ok(Planned { record, sockets })
     }
 
     /// Lets host ports go that were reserved and are not to be published after all.
-    pub(super) fn unplan(&mut self, planned: &[PublicationRecord]) {
-        for record in planned {
+    pub(super) fn unplan(&mut self, planned: &[Planned]) {
+        for Planned { record, .. } in planned {
             self.state.host_ports.remove(record.proto, record.host_addr, record.host_ports);
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Control;
-use super::compile::DEFAULT;
+use super::compile::{self, DEFAULT};
 use super::config::{Config, DefaultUplink};
 use super::error::ControlError;
 use super::host_port::{host_interface, host_key};
@@ -40,6 +40,7 @@ impl Control {
             self.restore_network(record, &mut kept);
         }
         self.restore_endpoints(endpoints, snapshot.publications, &mut kept);
+        self.listen_to_all();
         for key in kept.into_keys() {
             let _ = self.outside.keeper.forget(&key);
         }
@@ -173,7 +174,12 @@ impl Control {
         publications: &[PublicationRecord],
     ) {
         let uso = taps.first().is_some_and(|t| t.offload().uso);
-        self.install_endpoint(record, uso, publications);
+        self.install_endpoint(record, uso);
+        for publication in publications {
+            self.state.insert_publication(publication.clone());
+        }
+        let deltas = publications.iter().filter_map(|p| compile::publication(&self.state, p));
+        self.send_deltas(deltas.collect());
         // The keeper has them already.
         for tap in taps {
             self.outside.dataplane.send(crate::worker::command::Command::AddTap(record.port, tap));
@@ -181,6 +187,16 @@ impl Control {
         let network = self.state.network_name(record.network).to_owned();
         let text = format!("{} is back", record.name);
         self.event(EventKind::EndpointRestored, Some(&network), Some(&record.name), text);
+    }
+
+    /// Once all endpoints are known: a container's subnets are those of all its networks.
+    fn listen_to_all(&mut self) {
+        let all: Vec<PublicationRecord> = self.state.publications.values().cloned().collect();
+        for record in all {
+            if let Some(target) = self.target(&record.endpoint) {
+                self.listen_again(&record, &target);
+            }
+        }
     }
 
     fn lose(&mut self, record: &EndpointRecord, why: &str) {
@@ -199,14 +215,14 @@ impl Control {
                 tracing::warn!("{error}");
             }
         }
+        self.retry_listeners();
         self.apply_config()
     }
 
     /// What the config file wants, and the default network, exists afterwards.
     fn apply_config(&mut self) -> Result<(), ControlError> {
         let config = self.settings.config.clone();
-        let default = config.default_uplink.as_deref();
-        if let Some(default) = default.and_then(|text| DefaultUplink::parse(text).ok()) {
+        if let Some(default) = self.default_uplink(&config) {
             self.ensure_default_uplink(default)?;
         }
         for spec in &config.uplinks {
@@ -223,6 +239,17 @@ impl Control {
             self.event(EventKind::NetworkRemoved, Some(DEFAULT), None, text);
         }
         Ok(())
+    }
+
+    /// What the default uplink must become: what the config says, else what it is, else sockets, which
+    /// need no right.
+    fn default_uplink(&self, config: &Config) -> Option<DefaultUplink> {
+        let described = config.uplinks.iter().any(|u| u.name == DEFAULT);
+        match &config.default_uplink {
+            Some(text) => DefaultUplink::parse(text).ok(),
+            None if described || self.state.uplink(DEFAULT).is_some() => None,
+            None => Some(DefaultUplink::Sockets),
+        }
     }
 
     fn ensure_default_uplink(&mut self, wanted: DefaultUplink) -> Result<(), ControlError> {

@@ -240,11 +240,7 @@ impl Control {
 
     fn check_kind(&self, kind: &UplinkKind) -> Result<(), ControlError> {
         match kind {
-            UplinkKind::Sockets if self.settings.socket_uplink => Ok(()),
-            UplinkKind::Sockets => Err(ControlError::unsupported(
-                "the `sockets` uplink is not part of this version",
-                "use `--packet IFACE`, or no uplink",
-            )),
+            UplinkKind::Sockets => Ok(()),
             UplinkKind::Packet(packet) => self.check_packet(packet),
         }
     }

@@ -169,11 +169,19 @@ impl Datapath {
         let Some(entry) = self.tables.entry(port) else { return };
         let mac = entry.port.mac;
         let Some(uplink) = self.tables.uplink_of(entry.port.domain) else { return };
+        let own = uplink.addr(addr.family());
         let question = if addr.is_v4() {
-            let own = uplink.addr(addr.family()).unwrap_or(Addr::from_v4_bits(0));
-            arp::request((mac, own), addr, to)
+            arp::request((mac, own.unwrap_or(Addr::from_v4_bits(0))), addr, to)
         } else {
-            ndp::solicitation((mac, crate::config::link_local(mac)), addr, to)
+            // The address that the waiting packet has, too (RFC 4861 7.2.2): the neighbour learns it
+            // by the way and need not ask in turn. And it can answer although it has no link-local
+            // address yet.
+            let own = own.filter(|_| !addr.is_link_local());
+            ndp::solicitation(
+                (mac, own.unwrap_or_else(|| crate::config::link_local(mac))),
+                addr,
+                to,
+            )
         };
         self.emit_owned(port, question, out);
     }

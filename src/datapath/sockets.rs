@@ -10,7 +10,7 @@ use crate::base::time::Time;
 use crate::config::{UplinkKind, link_local};
 use crate::packet::{DropReason, FlowKey, FrameBatch, Parsed};
 use crate::stage::sockets::{
-    Forbidden, FrameSlot, Inside, ListenerId, Published, SocketEvent, SocketFlows,
+    Forbidden, FrameSlot, Inside, ListenerId, Published, SocketEvent, SocketFlows, Target,
 };
 use crate::wire::addr::Addr;
 
@@ -96,6 +96,13 @@ impl Datapath {
             self.sockets.publish_tcp(published);
         } else {
             self.sockets.publish_udp(published);
+        }
+    }
+
+    /// The container behind these listening sockets is seen otherwise from now on.
+    pub fn retarget(&mut self, ids: std::ops::Range<u32>, target: &std::sync::Arc<Target>) {
+        for id in ids {
+            self.sockets.retarget(ListenerId(id), target);
         }
     }
 

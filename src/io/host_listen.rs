@@ -81,20 +81,18 @@ impl Listener {
         transport: Transport,
     ) -> Result<Self, ListenError> {
         let explain = |cause| explain(address, port, cause);
-        match address {
-            Some(address) => Self::bind_to(address.into(), port, transport, true).map_err(explain),
-            None => {
-                let any = Self::bind_to(Addr::UNSPECIFIED, port, transport, false);
-                let no_ipv6 = any.as_ref().is_err_and(|error| {
-                    let errno = error.raw_os_error();
-                    errno == Some(libc::EAFNOSUPPORT) || errno == Some(libc::EADDRNOTAVAIL)
-                });
-                if !no_ipv6 {
-                    return any.map_err(explain);
-                }
-                Self::bind_to(Addr::from_v4_bits(0), port, transport, true).map_err(explain)
-            }
+        if let Some(address) = address {
+            return Self::bind_to(address.into(), port, transport, true).map_err(explain);
         }
+        let any = Self::bind_to(Addr::UNSPECIFIED, port, transport, false);
+        let no_ipv6 = any.as_ref().is_err_and(|error| {
+            let errno = error.raw_os_error();
+            errno == Some(libc::EAFNOSUPPORT) || errno == Some(libc::EADDRNOTAVAIL)
+        });
+        if no_ipv6 {
+            return Self::bind_to(Addr::from_v4_bits(0), port, transport, true).map_err(explain);
+        }
+        any.map_err(explain)
     }
 
     fn bind_to(addr: Addr, port: u16, transport: Transport, v6_only: bool) -> io::Result<Self> {

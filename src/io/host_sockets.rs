@@ -531,13 +531,3 @@ pub(super) fn explain(error: &io::Error, v4: bool) -> SocketError {
         _ => SocketError::Other,
     }
 }
-
-/// Raises the soft limit of open descriptors to the hard one, since every flow is a descriptor, and
-/// gives what is allowed now.
-pub fn raise_descriptor_limit() -> io::Result<u64> {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    setrlimit(Resource::Nofile, limit)?;
-    Ok(limit.current.unwrap_or(u64::MAX))
-}

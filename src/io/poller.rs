@@ -37,6 +37,7 @@ pub enum Wish {
 
 /// A descriptor that became ready.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "the kernel's event bits, each by its own")]
 pub struct Ready {
     /// Which one.
     pub token: Token,

@@ -1,5 +1,8 @@
 //! What control says to a worker, and what a worker tells control.
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use crossbeam_channel::Sender;
 
 use crate::base::ids::{PortId, UplinkId};
@@ -12,7 +15,7 @@ use crate::datapath::inspect::{
 use crate::io::host_listen::Listener;
 use crate::io::packet::PacketSocket;
 use crate::io::tap::Tap;
-use crate::stage::sockets::{ListenerId, Published};
+use crate::stage::sockets::{ListenerId, Published, Target};
 
 /// A message to a worker. Commands are handled in order, between batches.
 #[derive(Debug)]
@@ -29,6 +32,8 @@ pub enum Command {
     Configure(UplinkId, PortId),
     /// A listening or bound socket whose clients are for a container.
     AddListener(Listener, Published),
+    /// The container behind such sockets is seen otherwise from now on.
+    Retarget(Range<u32>, Arc<Target>),
     /// Close such a socket.
     RemoveListener(ListenerId),
     /// A question.

@@ -286,6 +286,7 @@ impl Loop {
                     self.flush(now);
                 }
                 Command::AddListener(listener, published) => self.listen(listener, published),
+                Command::Retarget(ids, target) => self.datapath.retarget(ids, &target),
                 Command::RemoveListener(id) => {
                     self.sockets.remove(&self.poller, id);
                     self.datapath.drop_listener(id);

@@ -4,6 +4,7 @@
 mod attach;
 mod commands;
 mod control;
+mod demo;
 mod frames;
 mod gone;
 #[path = "../common/daemon.rs"]
@@ -17,13 +18,14 @@ mod packet_uplink;
 mod packets;
 mod probes;
 mod processes;
+mod published;
 mod refusals;
 mod same_network;
+mod socket_loop;
 mod sockets;
 mod store;
 mod support;
 mod survival;
 mod taps;
 mod traffic;
-mod uplink;
 mod world;

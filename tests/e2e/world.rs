@@ -92,10 +92,11 @@ impl World {
         world
     }
 
-    /// Starts the daemon; returns when it answers.
+    /// Starts the daemon, without an uplink if none is named; returns when it answers.
     #[track_caller]
     pub(crate) fn start(&self, options: &str) {
-        self.ok(&format!("daemon --background {options}"));
+        let uplink = if options.contains("--uplink") { "" } else { "--uplink none" };
+        self.ok(&format!("daemon --background {uplink} {options}"));
     }
 
     pub(crate) fn runtime_dir(&self) -> PathBuf {

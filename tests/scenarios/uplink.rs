@@ -47,3 +47,21 @@ fn a_question_by_arp_for_another_address_is_left_to_its_owner() {
     let question = arp_request(&remote, [192, 0, 2, 200].into());
     world.dropped(UPLINK_PORT, &question, DropReason::NeighbourIgnored);
 }
+
+/// So that the station learns where we are by the way, and can answer before it has an address of the
+/// link's own.
+#[test]
+fn a_station_is_asked_for_from_the_address_that_packets_leave_with() {
+    for family in FAMILIES {
+        let mut world = World::new();
+        let net = world.network(NetworkOptions::default());
+        let (a, remote) = (world.endpoint(net), world.uplink());
+        let packet = udp(&a, gateway_mac(net), 4000, (remote.addr(family), 53), b"");
+        let asked = world.send(a.port, &packet);
+        assert_eq!(asked.len(), 1);
+        match family {
+            Family::V4 => assert_eq!(asked[0].bytes[28..32], [192, 0, 2, 1]),
+            Family::V6 => assert_eq!(asked[0].src().0, own(family)),
+        }
+    }
+}

@@ -40,9 +40,9 @@ pub(crate) struct Stream {
     shut: bool,
     peer_shut: bool,
     watching: bool,
-    pub life: Life,
+    pub(crate) life: Life,
     /// Which connection of the scenario this is: its port outside.
-    pub port: u16,
+    pub(crate) port: u16,
 }
 
 /// All of them.
@@ -50,12 +50,12 @@ pub(crate) struct Stream {
 pub(crate) struct Host {
     /// Capacities: towards the peer, from the peer.
     buffers: [usize; 2],
-    pub streams: BTreeMap<u64, Stream>,
+    pub(crate) streams: BTreeMap<u64, Stream>,
     /// Clients that wait to be accepted, by their port.
-    pub backlog: VecDeque<u16>,
-    pub told: VecDeque<Told>,
-    pub refuse: bool,
-    pub client: SockAddr,
+    pub(crate) backlog: VecDeque<u16>,
+    pub(crate) told: VecDeque<Told>,
+    pub(crate) refuse: bool,
+    pub(crate) client: SockAddr,
     /// Sockets that have been closed: nothing may be asked of them.
     gone: Vec<SocketId>,
 }
@@ -236,18 +236,18 @@ impl Host {
         }
     }
 
-    /// The event of something that was to be told; `None` if the socket is closed by now.
-    pub(crate) fn event(&mut self, told: Told) -> Option<SocketEvent<'static>> {
+    /// The event of something that was to be told.
+    pub(crate) fn event(&self, told: Told) -> SocketEvent<'static> {
         let capacity = self.buffers[0];
         let room = |host: &Self, socket: SocketId| {
             host.streams.get(&socket.token()).map_or(Room::default(), |s| s.room(capacity))
         };
-        Some(match told {
+        match told {
             Told::Connected(socket) => SocketEvent::Connected { socket, room: room(self, socket) },
             Told::Failed(socket, error) => SocketEvent::Failed { socket, error },
             Told::Readable(socket, hangup) => SocketEvent::Readable { socket, hangup },
             Told::Writable(socket) => SocketEvent::Writable { socket, room: room(self, socket) },
-        })
+        }
     }
 
     // What follows is the peer's side.

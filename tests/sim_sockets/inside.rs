@@ -51,8 +51,8 @@ impl Link {
 /// smoltcp's device: two queues.
 #[derive(Debug, Default)]
 pub(crate) struct Port {
-    pub to_stack: VecDeque<Vec<u8>>,
-    pub from_stack: VecDeque<Vec<u8>>,
+    pub(crate) to_stack: VecDeque<Vec<u8>>,
+    pub(crate) from_stack: VecDeque<Vec<u8>>,
 }
 
 pub(crate) struct Rx(Vec<u8>);
@@ -96,10 +96,10 @@ impl Device for Port {
 
 /// A container with TCP sockets.
 pub(crate) struct Inside {
-    pub port: Port,
+    pub(crate) port: Port,
     interface: Interface,
     sockets: SocketSet<'static>,
-    pub handles: Vec<SocketHandle>,
+    pub(crate) handles: Vec<SocketHandle>,
 }
 
 impl Inside {

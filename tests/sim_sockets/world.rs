@@ -39,26 +39,28 @@ pub(crate) enum End {
 
 /// What is tried.
 #[derive(Clone, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is one thing that is tried")]
 pub(crate) struct Scenario {
     pub v4: bool,
     /// Clients come to a published port, or the container connects.
-    pub inbound: bool,
-    pub connections: usize,
+    pub(crate) inbound: bool,
+    pub(crate) connections: usize,
     /// Bytes from the container, and to it.
-    pub bytes: [usize; 2],
+    pub(crate) bytes: [usize; 2],
     /// Per mille.
-    pub loss: u64,
-    pub duplication: u64,
-    pub reordering: u64,
-    pub host_buffers: [usize; 2],
-    pub inside_buffers: usize,
-    pub slow: bool,
-    pub end: End,
-    pub refuse: bool,
+    pub(crate) loss: u64,
+    pub(crate) duplication: u64,
+    pub(crate) reordering: u64,
+    pub(crate) host_buffers: [usize; 2],
+    pub(crate) inside_buffers: usize,
+    pub(crate) slow: bool,
+    pub(crate) end: End,
+    pub(crate) refuse: bool,
 }
 
 /// How far both applications of one connection are.
 #[derive(Clone, Debug, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is one thing that has happened")]
 struct Progress {
     inside_sent: usize,
     inside_got: usize,
@@ -165,9 +167,7 @@ impl World {
         self.frames();
         self.peers();
         while let Some(told) = self.host.told.pop_front() {
-            if let Some(event) = self.host.event(told) {
-                self.event(event);
-            }
+            self.event(self.host.event(told));
         }
         self.flows.tick(self.now, &mut self.out);
         self.work();

@@ -7,7 +7,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rustix::io::{FdFlags, fcntl_setfd};
@@ -26,26 +26,50 @@ const READY: &str = "ready";
 
 /// Starts this program once more with these arguments, without `--background`, and returns when it answers.
 pub(crate) fn start(dir: &RuntimeDir, arguments: &[OsString]) -> Result<(), Failure> {
-    place::make_runtime_dir(dir)?;
-    let log_path = dir.log_file();
-    let (log, from) = open_log(&log_path)
-        .map_err(|error| Failure::new(format!("cannot write {}: {error}", log_path.display())))?;
-    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
-    // The one descriptor that the daemon is to have; this process starts nothing else meanwhile.
-    fcntl_setfd(&writer, FdFlags::empty())?;
-
     let mut command = Command::new(std::env::current_exe()?);
-    command.args(arguments);
-    command.arg("--new-session").arg("--ready-fd").arg(writer.as_raw_fd().to_string());
-    command.current_dir("/").stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    command.args(arguments).arg("--new-session");
+    let launch = Launch::new(dir, &mut command)?;
     let mut daemon = command.spawn()?;
-    drop(writer);
-    if first_line(reader)? == READY {
-        return Ok(());
+    launch.wait(|| Ok(daemon.wait()?.to_string()))
+}
+
+/// A daemon on its way: from the command that starts it to its first answer.
+#[derive(Debug)]
+pub(crate) struct Launch {
+    reader: OwnedFd,
+    writer: OwnedFd,
+    log: PathBuf,
+    /// Where its lines in the log begin.
+    from: u64,
+}
+
+impl Launch {
+    /// Completes the command `wharf daemon …`: it logs to the file in `dir` and tells when it is ready.
+    /// Nothing else may be started between this and [`Self::wait`].
+    pub(crate) fn new(dir: &RuntimeDir, command: &mut Command) -> Result<Self, Failure> {
+        place::make_runtime_dir(dir)?;
+        let log_path = dir.log_file();
+        let (log, from) = open_log(&log_path).map_err(|error| {
+            Failure::new(format!("cannot write {}: {error}", log_path.display()))
+        })?;
+        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+        // The one descriptor that the daemon is to have.
+        fcntl_setfd(&writer, FdFlags::empty())?;
+        command.arg("--ready-fd").arg(writer.as_raw_fd().to_string());
+        command.current_dir("/").stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        Ok(Self { reader, writer, log: log_path, from })
     }
-    let status = daemon.wait()?;
-    let tail = tail(&log_path, from).unwrap_or_default();
-    Err(explain(&tail, &log_path, &status.to_string()))
+
+    /// Returns when the daemon answers, or why it does not; `status` waits for its end.
+    pub(crate) fn wait(self, status: impl FnOnce() -> io::Result<String>) -> Result<(), Failure> {
+        drop(self.writer);
+        if first_line(self.reader)? == READY {
+            return Ok(());
+        }
+        let status = status()?;
+        let tail = tail(&self.log, self.from).unwrap_or_default();
+        Err(explain(&tail, &self.log, &status))
+    }
 }
 
 fn open_log(path: &Path) -> io::Result<(File, u64)> {

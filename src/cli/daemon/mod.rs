@@ -25,6 +25,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use self::attaching::lock;
+pub(super) use self::background::Launch;
 use self::log::LogFormat;
 use super::human::unix_millis;
 use super::options::Global;
@@ -68,7 +69,7 @@ pub(crate) struct Daemon {
     /// /var/lib/wharf for root, $XDG_STATE_HOME/wharf otherwise.
     #[arg(long, value_name = "DIR", env = "WHARF_STATE_DIR", hide_env_values = true)]
     state_dir: Option<PathBuf>,
-    /// Way out of networks that name none: packet:IFACE or none
+    /// Way out of networks that name none: sockets, packet:IFACE or none
     #[arg(long, value_name = "UPLINK", value_parser = uplink)]
     uplink: Option<String>,
     /// Worker threads
@@ -294,8 +295,7 @@ fn start_control(
         keeper: Box::new(HolderKeeper::new(dir.holder_socket(), holder_command)),
         host: Box::new(SystemHost { queues: QUEUES }),
     };
-    let settings =
-        Settings { config, paths, clock: unix_millis, queues: QUEUES, socket_uplink: true };
+    let settings = Settings { config, paths, clock: unix_millis, queues: QUEUES };
     let control = Arc::new(Mutex::new(Control::new(settings, outside)?));
     dataplane::listen(notices, &control)?;
     Ok(control)

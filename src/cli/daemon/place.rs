@@ -79,7 +79,11 @@ pub(super) fn make_state_dir(dir: &Path) -> Result<(), PlaceError> {
 fn make_dir(path: &Path, mode: u32) -> Result<(), PlaceError> {
     let failed = |source| PlaceError::Directory { path: path.to_owned(), source };
     if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent).map_err(failed)?;
+        std::fs::create_dir_all(parent).map_err(|error| match error.kind() {
+            // A file stands where a directory above should be.
+            io::ErrorKind::AlreadyExists => failed(io::ErrorKind::NotADirectory.into()),
+            _ => failed(error),
+        })?;
     }
     match DirBuilder::new().mode(mode).create(path) {
         // The umask may have taken bits away.

@@ -52,6 +52,7 @@ pub enum EventKind {
     EndpointLost,
     PortPublished,
     PortUnpublished,
+    PortLost,
     WorkerFailed,
 }
 

@@ -24,8 +24,10 @@ use super::{Control, ControlError, Outside, Settings};
 use crate::attach::protocol::{AttachRequest, Attached};
 use crate::base::ids::{PortId, UplinkId};
 use crate::config::Tables;
+use crate::io::host_listen::{ListenError, Listener, Transport};
 use crate::io::netns::NetNsId;
 use crate::io::tap::Tap;
+use crate::stage::sockets::{ListenerId, Published};
 use crate::wire::mac::Mac;
 use crate::worker::command::{Answer, Command, Query};
 
@@ -41,6 +43,12 @@ struct World {
     routes: Vec<(&'static str, &'static str)>,
     addresses: Vec<IpAddr>,
     interfaces: BTreeMap<String, HostInterface>,
+    /// Ports that other programs of the host have.
+    busy: BTreeSet<u16>,
+    /// What was bound, in order.
+    bound: Vec<(Option<IpAddr>, u16, Transport)>,
+    /// Listeners that a worker serves.
+    listening: BTreeMap<ListenerId, Published>,
     opened: Vec<(String, Mac)>,
     /// Why the host refuses everything that needs a right.
     denied: Option<&'static str>,
@@ -66,6 +74,17 @@ impl Dataplane for Fake {
             Command::Deltas(deltas) => deltas.iter().for_each(|d| world.tables.apply(d)),
             Command::RemoveIo(port) => world.closed.push(port),
             Command::Configure(uplink, _) => world.configured.push(uplink),
+            Command::AddListener(_, published) => {
+                assert!(world.tables.port(published.target.port).is_some(), "the port comes first");
+                world.listening.insert(published.listener, published);
+            }
+            Command::Retarget(ids, target) => {
+                for id in ids {
+                    let known = world.listening.get_mut(&ListenerId(id)).unwrap();
+                    known.target = Arc::clone(&target);
+                }
+            }
+            Command::RemoveListener(id) => drop(world.listening.remove(&id).unwrap()),
             _ => {}
         }
     }
@@ -123,6 +142,20 @@ impl Host for Fake {
         Ok(OpenedPacket { sockets: Vec::new(), mtu: 1500, uso: false })
     }
 
+    fn listen(
+        &self,
+        addr: Option<IpAddr>,
+        port: u16,
+        transport: Transport,
+    ) -> Result<Listener, ListenError> {
+        if self.world().busy.contains(&port) {
+            let address = addr.map_or_else(|| "all addresses".to_owned(), |ip| ip.to_string());
+            return Err(ListenError::InUse { address, port });
+        }
+        self.world().bound.push((addr, port, transport));
+        Listener::bind(Some(ip("127.0.0.1")), 0, transport)
+    }
+
     fn make_interface(&self, wanted: &HostInterface) -> Result<Vec<Tap>, HostError> {
         self.check()?;
         self.world().interfaces.insert(wanted.name.clone(), wanted.clone());
@@ -131,6 +164,10 @@ impl Host for Fake {
 
     fn interfaces(&self) -> Result<Vec<String>, HostError> {
         Ok(vec!["lo".to_owned(), "eth0".to_owned()])
+    }
+
+    fn ring_drops(&self, _pid: u32, _ifname: &str) -> Option<u64> {
+        None
     }
 }
 
@@ -143,7 +180,8 @@ struct Daemon {
 
 impl Daemon {
     fn new() -> Self {
-        Self { fake: Fake::default(), store: MemoryStore::default(), config: Config::default() }
+        let config = Config { default_uplink: Some("none".to_owned()), ..Config::default() };
+        Self { fake: Fake::default(), store: MemoryStore::default(), config }
     }
 
     /// Starts: the workers are new ones, all else is as it was.
@@ -153,13 +191,14 @@ impl Daemon {
 
     fn start_on(&self, store: Box<dyn Store>) -> Result<Control, ControlError> {
         self.fake.world().tables = Tables::default();
+        self.fake.world().listening.clear();
         let paths = Paths {
             runtime_dir: "/runtime".into(),
             state_dir: "/state".into(),
             config_file: "/config".into(),
         };
         let config = self.config.clone();
-        let settings = Settings { config, paths, clock: || 1_000, queues: 1, socket_uplink: false };
+        let settings = Settings { config, paths, clock: || 1_000, queues: 1 };
         let outside = Outside {
             store,
             dataplane: Box::new(self.fake.clone()),
@@ -172,8 +211,10 @@ impl Daemon {
 
 /// A running daemon with the network `blue`, of both families.
 fn running() -> (Daemon, Control) {
-    let daemon = Daemon::new();
+    let mut daemon = Daemon::new();
     let mut control = daemon.start().unwrap();
+    // Said once: what a test makes its default uplink stays across a restart.
+    daemon.config.default_uplink = None;
     control.create_network(&blue()).unwrap();
     (daemon, control)
 }
@@ -229,13 +270,14 @@ fn everything(daemon: &Daemon, control: &Control) -> String {
     let ports: Vec<_> = world.tables.ports().collect();
     let interfaces = world.interfaces.keys().collect::<Vec<_>>();
     format!(
-        "{:?} {:?} {:?} {:?} {} {ports:?} {:?} {interfaces:?}",
+        "{:?} {:?} {:?} {:?} {} {ports:?} {:?} {interfaces:?} {:?}",
         control.networks(),
         control.uplinks(),
         control.endpoints(),
         control.ports(None).unwrap(),
         daemon.store.len(),
         world.kept,
+        world.listening.keys(),
     )
 }
 

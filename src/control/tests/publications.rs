@@ -142,10 +142,91 @@ fn the_bound_of_publications_holds() {
 fn twelve_thousand_ports_are_published_one_by_one_and_chosen_without_walking_over_them() {
     let (daemon, mut control) = with_web();
     let single: Vec<_> = (1..=6_000_u16).map(|p| format!("{p}:{p}").parse().unwrap()).collect();
-    control.publish("web", None, &single).unwrap();
+    // In pieces: the sockets of one request are open at once, and a test may open few.
+    for some in single.chunks(200) {
+        control.publish("web", None, some).unwrap();
+    }
     for _ in 0..6_000 {
         control.publish("web", None, &specs(&["80/udp"])).unwrap();
     }
     assert_eq!(control.status().published_ports, 12_000);
     assert_eq!(daemon.fake.world().tables.publications().iter().count(), 12_000);
+}
+
+/// What is listened for: host address and port, and where it leads, in order of their names.
+fn listening(daemon: &Daemon) -> Vec<(u16, Option<Addr>)> {
+    let world = daemon.fake.world();
+    world.listening.values().map(|p| (p.port, p.target.addrs[0])).collect()
+}
+
+#[test]
+fn each_port_is_listened_for_at_the_address_asked_for_until_it_is_unpublished() {
+    let (daemon, mut control) = with_web();
+    publish(&mut control, &["8000-8001:90-91", "127.0.0.1:53:5353/udp", "[::1]:7:7", "9:9/sctp"])
+        .unwrap();
+    let (tcp, udp) = (Transport::Tcp, Transport::Udp);
+    assert_eq!(
+        daemon.fake.world().bound,
+        [
+            (None, 8000, tcp),
+            (None, 8001, tcp),
+            (Some(ip("127.0.0.1")), 53, udp),
+            (Some(ip("::1")), 7, tcp)
+        ]
+    );
+    let web = Some(ip("10.20.0.2").into());
+    assert_eq!(listening(&daemon), [(90, web), (91, web), (5353, web), (7, web)]);
+    control.unpublish("web", None, &specs(&["8000-8001:90-91"])).unwrap();
+    assert_eq!(listening(&daemon), [(5353, web), (7, web)]);
+    control.detach("web", None, "asked for").unwrap();
+    assert_eq!(listening(&daemon), []);
+}
+
+#[test]
+fn the_target_knows_what_its_clients_see_and_whom_it_answers_directly() {
+    let (daemon, mut control) = with_web();
+    control.create_network(&network("red", &["10.30.0.0/24"])).unwrap();
+    let target = |daemon: &Daemon| {
+        daemon.fake.world().listening.values().next().unwrap().target.as_ref().clone()
+    };
+    control.detach("web", None, "").unwrap();
+    let wish =
+        AttachRequest { publish: vec!["80".into()], netns: Some(netns(7)), ..request("web") };
+    let attached = control.attach(&wish, Vec::new()).unwrap();
+    let seen = target(&daemon);
+    let both = [ip("10.20.0.1"), ip("fd20::1")].map(|a| Some(Addr::from(a)));
+    assert_eq!((seen.gateways, seen.link.inside, seen.mtu), (both, attached.mac, 1500));
+    assert_eq!(seen.link.gateway, control.network("blue").unwrap().gateway_mac);
+    assert_eq!(seen.subnets, [(ip("10.20.0.0").into(), 24), (ip("fd20::").into(), 64)]);
+    let second = AttachRequest { network: "red".into(), publish: Vec::new(), ..wish };
+    control.attach(&second, Vec::new()).unwrap();
+    assert_eq!(target(&daemon).subnets.last(), Some(&(ip("10.30.0.0").into(), 24)));
+    control.detach("web", Some("red"), "").unwrap();
+    assert_eq!(target(&daemon), seen);
+}
+
+#[test]
+fn a_port_that_another_program_has_is_refused_or_passed_over_when_it_may_be_chosen() {
+    let (daemon, mut control) = with_web();
+    daemon.fake.world().busy = [8080, 49_153, 49_154, 9001, 9003].into();
+    let words = ["port 8080 of all addresses", "another program", "`ss -lntup`"];
+    refused(&daemon, &mut control, Conflict, &words, |c| {
+        c.publish("web", None, &specs(&["80:80", "8080:80"]))
+    });
+    let wish = AttachRequest { publish: vec!["8080:80".into()], ..request("x") };
+    refused(&daemon, &mut control, Conflict, &words, |c| c.attach(&wish, Vec::new()));
+    let got = publish(&mut control, &["80", "9000-9003:81", "9000-9003:82"]).unwrap();
+    assert_eq!(got, ["49155:80/tcp", "9000:81/tcp", "9002:82/tcp"]);
+    let words = ["no port is free among 9000-9003/tcp"];
+    refused(&daemon, &mut control, Exhausted, &words, |c| {
+        c.publish("web", None, &specs(&["9000-9003:83"]))
+    });
+}
+
+#[test]
+fn an_address_that_only_the_switch_has_needs_no_socket() {
+    let (daemon, mut control) = with_web();
+    publish(&mut control, &["10.20.0.1:80:80"]).unwrap();
+    assert_eq!(daemon.fake.world().bound, []);
+    assert_eq!(daemon.fake.world().tables.publications().iter().count(), 1);
 }

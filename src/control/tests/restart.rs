@@ -195,3 +195,27 @@ fn a_store_in_a_file_serves_two_lives_but_not_two_daemons() {
     let control = daemon.start_on(Box::new(open().unwrap())).unwrap();
     assert_eq!(control.networks(), before);
 }
+
+#[test]
+fn ports_are_listened_for_again_and_one_that_is_taken_meanwhile_is_told_and_tried_again() {
+    let (daemon, control) = busy();
+    let published = control.ports(None).unwrap();
+    let before: Vec<_> = daemon.fake.world().listening.values().cloned().collect();
+    drop(control);
+    daemon.fake.world().busy = [published[1].host_ports.first()].into();
+    let mut control = daemon.start().unwrap();
+    assert_eq!(control.ports(None).unwrap(), published, "it stays published");
+    assert_eq!(daemon.fake.world().listening.len(), before.len() - 1);
+    let lost = control.events(0).into_iter().find(|e| e.kind == EventKind::PortLost).unwrap();
+    assert!(lost.text.contains("in use by another program"), "{}", lost.text);
+    assert_eq!(lost.endpoint.as_deref(), Some(published[1].endpoint.as_str()));
+    assert!(control.status().notes.contains(&lost.text));
+    daemon.fake.world().busy.clear();
+    control.reload(daemon.config.clone()).unwrap();
+    let after: Vec<_> = daemon.fake.world().listening.values().cloned().collect();
+    let ends = |all: &[Published]| -> Vec<_> {
+        all.iter().map(|p| (p.port, p.target.as_ref().clone())).collect()
+    };
+    assert_eq!(ends(&after), ends(&before));
+    assert!(!control.status().notes.contains(&lost.text));
+}

@@ -99,7 +99,6 @@ fn an_uplink_that_cannot_be_is_refused_with_the_reason() {
         })
     };
     let same = &|_: &mut PacketSpec| {};
-    let sockets = UplinkSpec { name: "lan".into(), kind: UplinkKind::Sockets };
     for (spec, code, words) in [
         (packet("taken", &["192.0.2.9/24"]), Exists, vec!["uplink `taken` exists"]),
         (packet("none", &["192.0.2.9/24"]), Invalid, vec!["`none` cannot be"]),
@@ -117,7 +116,6 @@ fn an_uplink_that_cannot_be_is_refused_with_the_reason() {
         ),
         (eth1(&["192.0.2.9/24"], &|p| p.share_host_address = true), Unsupported, vec!["--address"]),
         (eth1(&["192.0.2.9/24"], &|p| p.interface = "nosuch0".into()), System, vec!["`nosuch0`"]),
-        (sockets, Unsupported, vec!["`sockets`", "--packet"]),
     ] {
         refused(&daemon, &mut control, code, &words, |c| c.create_uplink(&spec));
     }
@@ -188,7 +186,27 @@ fn an_uplink_whose_nic_is_gone_says_so_and_works_again_when_it_is_back() {
     control.notice(Notice::PortDead(info.port));
     assert!(control.status().notes[0].contains("interface is gone"));
     assert_eq!(daemon.fake.world().tables.network(blue).unwrap().uplink, None);
-    control.reload(Config::default()).unwrap();
+    control.reload(daemon.config.clone()).unwrap();
     assert_eq!(control.uplink("default").unwrap().state, "works");
     assert_eq!(daemon.fake.world().tables.network(blue).unwrap().uplink, Some(info.id));
+}
+
+#[test]
+fn a_daemon_that_nobody_told_anything_leaves_by_sockets() {
+    let mut daemon = Daemon::new();
+    daemon.config.default_uplink = None;
+    let mut control = daemon.start().unwrap();
+    let default = control.uplink("default").unwrap();
+    assert_eq!((&default.kind, default.networks), (&UplinkKind::Sockets, vec!["default".into()]));
+    assert_eq!(control.status().notes, Vec::<String>::new());
+    // Whoever made another one keeps it.
+    control.remove_uplink("default").unwrap();
+    control.create_uplink(&packet("default", &["192.168.7.2/24"])).unwrap();
+    drop(control);
+    let control = daemon.start().unwrap();
+    assert!(matches!(control.uplink("default").unwrap().kind, UplinkKind::Packet(_)));
+    drop(control);
+    daemon.config.default_uplink = Some("sockets".into());
+    let control = daemon.start().unwrap();
+    assert_eq!(control.uplink("default").unwrap().kind, UplinkKind::Sockets);
 }

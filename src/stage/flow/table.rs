@@ -73,7 +73,7 @@ impl FlowTable {
             timeouts: Timeouts::default(),
             // An index entry is a slot's number and one bit for the direction.
             max: max.min(1 << 31),
-            shares: Shares::new(FLOWS_PER_PORT_MAX.min(max)),
+            shares: Shares::new(FLOWS_PER_PORT_MAX),
         }
     }
 

@@ -5,14 +5,16 @@ use std::sync::Arc;
 
 use super::headers::TcpFields;
 use super::{
-    Delivery, Forbidden, FrameMut, FrameSlot, Inside, Link, ListenerId, Parsed, PortId, Published,
-    Room, Seed, SockAddr, SocketCall, SocketError, SocketEvent, SocketFlows, SocketId,
-    SocketOutput, Target, TcpState, Time, Via, headers, ipv6,
+    Delivery, Forbidden, FrameSlot, Inside, Link, ListenerId, Published, Room, SockAddr,
+    SocketCall, SocketError, SocketEvent, SocketFlows, SocketId, SocketOutput, Target, TcpState,
+    Via, headers,
 };
-use crate::base::ids::DomainId;
-use crate::base::time::Span;
-use crate::packet::{Csum, FlowKey, FrameBatch, Gso, Offload, Scope};
+use crate::base::hash::Seed;
+use crate::base::ids::{DomainId, PortId};
+use crate::base::time::{Span, Time};
+use crate::packet::{Csum, FlowKey, FrameBatch, FrameMut, Gso, Offload, Parsed, Scope};
 use crate::wire::addr::Addr;
+use crate::wire::ipv6;
 use crate::wire::mac::Mac;
 
 /// Runs the operations in `data`.
@@ -21,16 +23,8 @@ use crate::wire::mac::Mac;
 /// If something does not hold that always must: a frame of ours that does not parse, a call for a
 /// forbidden destination, flows or timers that outlive their port.
 pub fn fuzz(data: &[u8]) {
-    let mut input = Bytes(data);
     let mut world = Fuzzed::new();
-    while let Some(op) = input.next() {
-        match op % 8 {
-            0..=3 => world.frame(&mut input),
-            4..=6 => world.event(&mut input),
-            _ => world.time(&mut input),
-        }
-        world.look();
-    }
+    world.run(data);
     world.end();
 }
 
@@ -153,6 +147,18 @@ impl Fuzzed {
             now: Time(1_000_000_000),
             batch: FrameBatch::new(),
             known: Vec::new(),
+        }
+    }
+
+    fn run(&mut self, data: &[u8]) {
+        let mut input = Bytes(data);
+        while let Some(op) = input.next() {
+            match op % 8 {
+                0..=3 => self.frame(&mut input),
+                4..=6 => self.event(&mut input),
+                _ => self.time(&mut input),
+            }
+            self.look();
         }
     }
 
@@ -285,10 +291,28 @@ fn received<'a>(batch: &'a mut FrameBatch, input: &mut Bytes<'_>) -> Option<Fram
 mod tests {
     use proptest::prelude::*;
 
+    use super::*;
+
+    const SYN: [u8; 12] = [0, 0, 0, 0, 0, 0, 16, 0, 2, 255, 255, 40];
+    const CONNECTED: [u8; 10] = [4, 0, 0, 0, 64, 0, 64, 0, 0, 0];
+    const ACK: [u8; 12] = [0, 0, 0, 0, 0, 0, 17, 0, 16, 255, 255, 40];
+
+    /// A fuzzer that never gets past the handshake would find nothing.
+    #[test]
+    fn a_dozen_bytes_each_make_a_handshake() {
+        let mut world = Fuzzed::new();
+        world.run(&SYN);
+        assert_eq!(world.flows.tcp_flows().next().unwrap().state(), TcpState::Connecting);
+        world.run(&CONNECTED);
+        world.run(&ACK);
+        assert_eq!(world.flows.tcp_flows().next().unwrap().state(), TcpState::Open);
+    }
+
     proptest! {
         #[test]
         fn whatever_happens_nothing_panics_and_nothing_is_left(data in prop::collection::vec(any::<u8>(), 0..2000)) {
-            super::fuzz(&data);
+            fuzz(&data);
+            fuzz(&[&SYN[..], &CONNECTED, &ACK, &data].concat());
         }
     }
 }

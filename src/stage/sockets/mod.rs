@@ -38,6 +38,8 @@ pub use shared::{Inside, Stats};
 pub use tcp::{TcpFlow, TcpState};
 pub use udp::UdpFlow;
 
+use std::sync::Arc;
+
 use self::ping::PingFlows;
 use self::shared::Shared;
 use self::tcp::TcpFlows;
@@ -112,7 +114,7 @@ impl SocketFlows {
         match event {
             SocketEvent::Incoming { listener } => {
                 self.tcp.incoming(listener, shared, out);
-                self.udp.incoming(listener, out);
+                self.udp.clients.incoming(listener, out);
             }
             SocketEvent::Accepted { socket, client, local, room } => {
                 self.tcp.accepted(socket, (client, local), room, shared, out);
@@ -130,7 +132,7 @@ impl SocketFlows {
                 segment,
             } => {
                 let datagram = udp::Datagram { slot, from, to, segment };
-                self.udp.from_listener(listener, datagram, frame, shared, out);
+                self.udp.clients.received(listener, &datagram, frame, shared, out);
             }
             SocketEvent::Connected { socket, .. }
             | SocketEvent::Failed { socket, .. }
@@ -182,13 +184,21 @@ impl SocketFlows {
 
     /// Datagrams of a bound UDP socket are for a container from now on.
     pub fn publish_udp(&mut self, published: Published) {
-        self.udp.publish(published);
+        self.udp.clients.publish(published);
+    }
+
+    /// The container behind a listener is seen otherwise by new clients.
+    pub fn retarget(&mut self, listener: ListenerId, target: &Arc<Target>) {
+        let known = self.tcp.published(listener).or_else(|| self.udp.clients.published(listener));
+        if let Some(published) = known {
+            published.target = Arc::clone(target);
+        }
     }
 
     /// The listener is closed. TCP connections that stand stay; UDP clients are forgotten.
     pub fn unpublish(&mut self, listener: ListenerId) {
         self.tcp.unpublish(listener);
-        self.udp.unpublish(listener, &mut self.shared);
+        self.udp.clients.unpublish(listener);
     }
 
     /// A container is gone: its sockets are closed, and peers of its connections are reset.

@@ -54,6 +54,13 @@ impl TcpFlows {
         self.listeners.known.insert(listener.published.listener, listener);
     }
 
+    pub(in crate::stage::sockets) fn published(
+        &mut self,
+        id: ListenerId,
+    ) -> Option<&mut Published> {
+        self.listeners.known.get_mut(&id).map(|listener| &mut listener.published)
+    }
+
     /// No more connections are taken from this listener; those that stand stay.
     pub(in crate::stage::sockets) fn unpublish(&mut self, id: ListenerId) -> bool {
         self.listeners.waiting.retain(|waiting| *waiting != id);

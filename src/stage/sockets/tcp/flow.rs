@@ -34,6 +34,10 @@ pub enum TcpState {
 /// A connection of the socket uplink. `rcv` is the direction from the container, `snd` towards it
 /// (RFC 9293's names, seen from us, who stand in for the outside host).
 #[derive(Clone, Debug)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "independent facts about two halves of a connection; their product is not a state"
+)]
 pub struct TcpFlow {
     pub(super) id: SocketId,
     /// As the container's packets are keyed: `src` is the inside.

@@ -24,25 +24,25 @@ impl TcpFlow {
         self.silent = 0;
         match self.state {
             TcpState::Accepting | TcpState::Closed => Err(DropReason::TcpNoFlow),
-            TcpState::Connecting => self.while_connecting(segment, shared, out),
+            TcpState::Connecting => {
+                self.while_connecting(segment, shared, out);
+                Ok(())
+            }
             TcpState::SynAckSent => self.after_syn_ack(segment, slot, shared, out),
             TcpState::SynSent => self.answer_to_syn(segment, shared, out),
             TcpState::Open => self.while_open(segment, slot, shared, out),
-            TcpState::TimeWait => self.after_the_end(segment),
+            TcpState::TimeWait => {
+                self.after_the_end(segment);
+                Ok(())
+            }
         }
     }
 
     /// Repeated SYNs are answered when the host's socket has connected.
-    fn while_connecting(
-        &mut self,
-        segment: &Segment,
-        shared: &mut Shared,
-        out: &mut SocketOutput,
-    ) -> Outcome {
+    fn while_connecting(&mut self, segment: &Segment, shared: &mut Shared, out: &mut SocketOutput) {
         if segment.has(tcp::RST) && segment.seq == self.rcv_nxt {
             self.end_by_reset(shared, out);
         }
-        Ok(())
     }
 
     fn after_syn_ack(
@@ -102,13 +102,12 @@ impl TcpFlow {
         shared.shares.established(self.port);
     }
 
-    fn after_the_end(&mut self, segment: &Segment) -> Outcome {
+    fn after_the_end(&mut self, segment: &Segment) {
         if segment.has(tcp::RST) {
             self.state = TcpState::Closed;
         } else if segment.space() > 0 {
             self.acks_due = 1;
         }
-        Ok(())
     }
 
     fn while_open(

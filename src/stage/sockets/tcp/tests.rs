@@ -118,7 +118,7 @@ impl Rig {
         seen.remove(0)
     }
 
-    fn socket(&mut self) -> SocketId {
+    fn socket(&self) -> SocketId {
         self.flows.tcp_flows().next().unwrap().id
     }
 

@@ -21,24 +21,30 @@
 //! stranger hold it), for 300 s (REQ-5c); 30 s when it has only ever asked name servers, one question
 //! after another from new ports (REQ-5a). Clients of published ports are kept by both directions.
 
-use hashbrown::{HashMap, HashTable};
+mod clients;
 
-use super::calls::{
-    Delivery, FrameSlot, ListenerId, SockAddr, SocketCall, SocketError, SocketEvent, SocketId,
-    SocketKind, SocketOutput, Via,
-};
-use super::forbidden::Forbidden;
-use super::headers::{self, Link, Quote};
-use super::publish::{self, Published};
-use super::shared::{Inside, Shared};
-use super::slab::Slab;
+#[cfg(test)]
+mod tests;
+
+use hashbrown::HashTable;
+
+pub(super) use self::clients::{Clients, Datagram};
+
 use crate::base::ids::PortId;
 use crate::base::limits::{
-    SOCKET_FLOW_BYTES_MAX, SOCKET_UDP_CLIENTS_MAX, SOCKET_UDP_FLOWS_MAX, SOCKET_UDP_REMOTES_MAX,
+    SOCKET_FLOW_BYTES_MAX, SOCKET_UDP_FLOWS_MAX, SOCKET_UDP_REMOTES_MAX,
     SOCKET_UDP_TRAIN_BYTES_MAX, SOCKET_UDP_TRAIN_MAX,
 };
 use crate::base::time::{Span, Time};
 use crate::packet::{Csum, DropReason, FlowKey, Fragment, FrameMut, Gso, Parsed, Scope};
+use crate::stage::sockets::calls::{
+    Delivery, FrameSlot, SockAddr, SocketCall, SocketError, SocketEvent, SocketId, SocketKind,
+    SocketOutput, Via,
+};
+use crate::stage::sockets::forbidden::Forbidden;
+use crate::stage::sockets::headers::{self, Link, Quote};
+use crate::stage::sockets::shared::{Inside, Shared};
+use crate::stage::sockets::slab::Slab;
 use crate::wire::addr::Addr;
 use crate::wire::{checksum, ipv6, udp};
 
@@ -74,37 +80,12 @@ pub struct UdpFlow {
 
 const _: () = assert!(size_of::<UdpFlow>() <= SOCKET_FLOW_BYTES_MAX);
 
-/// One client of a published port.
-#[derive(Clone, Copy, Debug)]
-struct Client {
-    listener: ListenerId,
-    /// The client's own address and port.
-    real: SockAddr,
-    /// The address it asked.
-    local: Option<Addr>,
-    used: Time,
-}
-
-/// A datagram, or a train, that a listener received.
-pub(super) struct Datagram {
-    pub(super) slot: FrameSlot,
-    pub(super) from: SockAddr,
-    pub(super) to: Option<Addr>,
-    pub(super) segment: Option<u16>,
-}
-
 /// All UDP flows of one worker's socket uplink.
 #[derive(Debug)]
 pub(super) struct UdpFlows {
     slab: Slab<UdpFlow>,
     index: HashTable<u32>,
-    listeners: HashMap<ListenerId, Published>,
-    /// Clients by the key under which the container answers them.
-    clients: HashMap<FlowKey, Client>,
-    /// Keys by listener and client, for what arrives.
-    client_keys: HashMap<(ListenerId, Addr, u16), FlowKey>,
-    /// When idle clients were last looked for.
-    swept: Time,
+    pub(super) clients: Clients,
 }
 
 /// Payload of a frame that is being sent.
@@ -170,10 +151,7 @@ impl UdpFlows {
         Self {
             slab: Slab::new(SocketKind::Udp, SOCKET_UDP_FLOWS_MAX),
             index: HashTable::new(),
-            listeners: HashMap::new(),
-            clients: HashMap::new(),
-            client_keys: HashMap::new(),
-            swept: Time::ZERO,
+            clients: Clients::default(),
         }
     }
 
@@ -186,7 +164,7 @@ impl UdpFlows {
     }
 
     pub(super) fn knows_client(&self, key: &FlowKey) -> bool {
-        self.clients.contains_key(key)
+        self.clients.knows(key)
     }
 
     /// Takes in a datagram, or a super-frame of them, from a container.
@@ -200,11 +178,7 @@ impl UdpFlows {
     ) -> Result<(), DropReason> {
         let payload = read(parsed, frame, slot)?;
         let key = FlowKey::new(parsed, inside.domain, Scope::Routed);
-        if let Some(client) = self.clients.get_mut(&key) {
-            client.used = shared.now;
-            let via = Via::Listener(client.listener);
-            let mut hint = u32::MAX;
-            send(via, client.local, client.real, payload, &mut hint, out);
+        if self.clients.answer(&key, payload, shared.now, out) {
             return Ok(());
         }
         if inside.redirect.is_none() && forbidden.refuses(parsed) {
@@ -338,109 +312,6 @@ impl UdpFlows {
         for id in ids {
             self.close(id, shared, out);
         }
-    }
-
-    pub(super) fn publish(&mut self, published: Published) {
-        self.listeners.insert(published.listener, published);
-    }
-
-    pub(super) fn unpublish(&mut self, listener: ListenerId, _shared: &mut Shared) {
-        if self.listeners.remove(&listener).is_some() {
-            self.clients.retain(|_, client| client.listener != listener);
-            self.client_keys.retain(|(of, ..), _| *of != listener);
-        }
-    }
-
-    /// Datagrams wait at a listener.
-    pub(super) fn incoming(&mut self, listener: ListenerId, out: &mut SocketOutput) {
-        if let Some(published) = self.listeners.get(&listener) {
-            out.call(receive(Via::Listener(listener), published.target.addrs[0].is_some()));
-        }
-    }
-
-    /// Takes in a datagram, or a train, from a client of a published port.
-    pub(super) fn from_listener(
-        &mut self,
-        listener: ListenerId,
-        datagram: Datagram,
-        mut frame: FrameMut<'_>,
-        shared: &mut Shared,
-        out: &mut SocketOutput,
-    ) {
-        let Some(key) = self.client(listener, &datagram, shared) else {
-            self.incoming(listener, out);
-            return;
-        };
-        let Some(published) = self.listeners.get(&listener) else { return };
-        let target = &published.target;
-        // The room left in front is an IPv4 header's or an IPv6 header's, after the target's families.
-        let left = headers::udp_headers(target.addrs[0].is_some());
-        let needed = headers::udp_headers(key.src.is_v4());
-        let fits = if left < needed { frame.prepend(needed - left).is_some() } else { true };
-        if fits {
-            let at = (&mut frame, datagram.slot);
-            deliver(&key, target.link, target.port, at, datagram.segment, out);
-        }
-        self.incoming(listener, out);
-    }
-
-    /// The key under which the container knows this client; a new one if need be.
-    fn client(
-        &mut self,
-        listener: ListenerId,
-        datagram: &Datagram,
-        shared: &mut Shared,
-    ) -> Option<FlowKey> {
-        let from = datagram.from;
-        if let Some(key) = self.client_keys.get(&(listener, from.addr, from.port)) {
-            if let Some(client) = self.clients.get_mut(key) {
-                client.used = shared.now;
-                client.local = datagram.to;
-            }
-            return Some(*key);
-        }
-        self.sweep(shared);
-        if self.clients.len() >= SOCKET_UDP_CLIENTS_MAX {
-            shared.stats.limits_met += 1;
-            return None;
-        }
-        let published = self.listeners.get(&listener)?;
-        let target = &published.target;
-        let ends = target.ends(from.addr, datagram.to.unwrap_or(Addr::UNSPECIFIED))?;
-        let key = FlowKey {
-            src: ends.inside,
-            dst: ends.client,
-            src_port: published.port,
-            dst_port: from.port,
-            domain: target.domain,
-            proto: ipv6::UDP,
-            scope: Scope::Routed,
-        };
-        let mut keys = publish::ports_to_show(from).map(|dst_port| FlowKey { dst_port, ..key });
-        let key = keys.find(|key| !self.clients.contains_key(key))?;
-        let (real, local, used) = (from, datagram.to, shared.now);
-        self.clients.insert(key, Client { listener, real, local, used });
-        self.client_keys.insert((listener, from.addr, from.port), key);
-        Some(key)
-    }
-
-    /// Forgets idle clients: when the table is full, and once a timeout while new ones come.
-    fn sweep(&mut self, shared: &Shared) {
-        let full = self.clients.len() >= SOCKET_UDP_CLIENTS_MAX;
-        let often = if full { Span::from_secs(1) } else { TIMEOUT };
-        if shared.now.since(self.swept) < often {
-            return;
-        }
-        self.swept = shared.now;
-        let idle = |client: &Client| shared.now.since(client.used) >= TIMEOUT;
-        let keys = &mut self.client_keys;
-        self.clients.retain(|_, client| {
-            let stays = !idle(client);
-            if !stays {
-                keys.remove(&(client.listener, client.real.addr, client.real.port));
-            }
-            stays
-        });
     }
 }
 

@@ -70,7 +70,7 @@ impl Uplink {
             batch: FrameBatch::new(),
             received: FrameBatch::new(),
             out: SocketOutput::default(),
-            began: Instant::now(),
+            began: Self::clock(),
         }
     }
 
@@ -93,6 +93,11 @@ impl Uplink {
             wharf::io::host_listen::Transport::Udp => self.flows.publish_udp(published),
         }
         self.sockets.add_listener(&self.poller, id, listener).unwrap();
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "a test has no worker whose clock it could ask")]
+    fn clock() -> Instant {
+        Instant::now()
     }
 
     fn now(&self) -> Time {
@@ -127,13 +132,11 @@ impl Uplink {
         self.batch.clear();
         let mut more = true;
         while let Some(room) = self.batch.spare() {
-            match self.tap.read(room) {
-                Ok(n) => self.batch.commit(n).unwrap(),
-                Err(_) => {
-                    more = false;
-                    break;
-                }
-            }
+            let Ok(n) = self.tap.read(room) else {
+                more = false;
+                break;
+            };
+            self.batch.commit(n).unwrap();
         }
         let now = self.now();
         for n in 0..self.batch.len() {
