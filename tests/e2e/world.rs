@@ -92,10 +92,11 @@ impl World {
         world
     }
 
-    /// Starts the daemon, without an uplink if none is named; returns when it answers.
+    /// Starts the daemon, a fresh one without an uplink if none is named; returns when it answers.
     #[track_caller]
     pub(crate) fn start(&self, options: &str) {
-        let uplink = if options.contains("--uplink") { "" } else { "--uplink none" };
+        let settled = options.contains("--uplink") || self.state_dir().exists();
+        let uplink = if settled { "" } else { "--uplink none" };
         self.ok(&format!("daemon --background {uplink} {options}"));
     }
 

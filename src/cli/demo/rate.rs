@@ -67,7 +67,7 @@ impl Rate {
 fn transfer(family: Family, from: &Host, to: &Host) -> io::Result<(u64, u64, Duration)> {
     let server = to.server(family);
     let listener = inside(&to.ns, || TcpListener::bind(server))?;
-    let client = connect(&from.ns, server)?;
+    let (client, _) = connect(&from.ns, server)?;
     let (served, _) = accept(&listener)?;
     let start = now();
     thread::scope(|scope| {

@@ -1,6 +1,6 @@
 //! What is shown: each line as soon as it is known, or all of it as JSON at the end.
 
-use std::io::{IsTerminal, Write, stdout};
+use std::io::{IsTerminal, stdout};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -160,8 +160,7 @@ impl Report {
         self.tell(&format!("\n{}", totals(&stats)))?;
         let colour = if failed == 0 { "1;32" } else { "1;31" };
         let sum = format!("{passed} passed, {failed} failed, in {:.1} s", time.as_secs_f64());
-        line(&paint(self.style, colour, &sum))?;
-        stdout().flush().map_err(Failure::from)
+        line(&paint(self.style, colour, &sum))
     }
 }
 
