@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use super::check::{Pair, Proto};
 use super::icmp::{Answer, Witness, echo_request, ping_socket};
-use super::now;
+use super::{now, since};
 use crate::io::netns::{NetNs, in_namespace};
 use crate::io::random;
 
@@ -45,7 +45,7 @@ pub(super) fn tcp(
         expect(&said, |buf| served.read_exact(buf).map(|()| buf.len()))?;
         served.write_all(&said)?;
         expect(&said, |buf| client.read_exact(buf).map(|()| buf.len()))?;
-        Ok(Exchange { sent, seen, time: now() - start })
+        Ok(Exchange { sent, seen, time: since(start) })
     };
     let done = { work }().map_err(cannot("exchange bytes"));
     // The client closes first, so that the server's port is free at once.
@@ -78,7 +78,7 @@ pub(super) fn udp(
         server.send_to(&said, peer)?;
         // A connected socket takes only what comes from where it sends to.
         expect(&said, |buf| client.recv(buf))?;
-        let time = now() - start;
+        let time = since(start);
         let sent = Pair { from: client.local_addr()?, to };
         Ok(Exchange { sent, seen: Pair { from: peer, to: server.local_addr()? }, time })
     };
@@ -96,7 +96,7 @@ pub(super) fn ping(from: &NetNs, at: &NetNs, to: IpAddr) -> Result<Exchange, Str
         client.send(&echo_request(to, &said))?;
         let mut reply = [0; 64];
         let length = client.recv(&mut reply)?;
-        let time = now() - start;
+        let time = since(start);
         if reply.get(8..length) != Some(&said) {
             return Err(io::Error::other("another answer came"));
         }
@@ -124,7 +124,7 @@ pub(super) fn refused(
             Proto::Ping => ping_socket(to.ip())
                 .and_then(|socket| ask(&socket, &echo_request(to.ip(), &nonce()?))),
         };
-        Ok((sent, now() - start))
+        Ok((sent, since(start)))
     })
     .map_err(cannot("send"))?;
     match sent {
