@@ -4,6 +4,7 @@
 mod attach;
 mod commands;
 mod control;
+mod crowd;
 mod demo;
 mod frames;
 mod gone;
@@ -16,6 +17,7 @@ mod lease;
 mod modes;
 mod packet_uplink;
 mod packets;
+mod paths;
 mod probes;
 mod processes;
 mod published;
