@@ -39,7 +39,7 @@ impl Daemon {
         let config = demo.join("wharf.toml");
         std::fs::write(&config, "")?;
         let mut command = Command::new(std::env::current_exe()?);
-        command.arg("--runtime-dir").arg(dir.path()).arg("daemon").args(["--uplink", "none"]);
+        command.arg("--runtime-dir").arg(dir.path()).arg("daemon");
         command.arg("--config").arg(config).arg("--state-dir").arg(demo.join("state"));
         // The way out will be a LAN, which there is not yet.
         command.args(["--uplink", "none"]);
