@@ -1,12 +1,12 @@
 //! What the machine can do at this moment: the measure for nanoseconds of another machine, or of
 //! this one with busy neighbours.
 
-#![allow(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
-
 use std::hint::black_box;
-use std::time::Instant;
+use std::time::Duration;
 
 use wharf::base::hash::Seed;
+
+use crate::cpu_time::now;
 
 const ADDITIONS: u64 = 100_000_000;
 /// 256 MiB, far beyond any cache, in lines of 64 bytes.
@@ -24,12 +24,12 @@ pub(crate) fn print() {
     println!("calibration: {:.1} ns for a dependent read of 256 MiB at random", random_read());
 }
 
-fn nanoseconds_each(begun: Instant, n: usize) -> f64 {
-    begun.elapsed().as_secs_f64() * 1e9 / n as f64
+fn nanoseconds_each(begun: Duration, n: usize) -> f64 {
+    (now() - begun).as_secs_f64() * 1e9 / n as f64
 }
 
 fn addition() -> f64 {
-    let begun = Instant::now();
+    let begun = now();
     // Each waits for the one before, and no compiler knows a short cut to Fibonacci's numbers.
     let (mut one, mut two) = (black_box(0_u64), black_box(1_u64));
     for _ in 0..ADDITIONS / 2 {
@@ -47,7 +47,7 @@ fn random_read() -> f64 {
         let other = Seed(7).hash([at as u64]) as usize % at;
         next.swap(at, other);
     }
-    let begun = Instant::now();
+    let begun = now();
     let mut at = 0;
     for _ in 0..READS {
         at = next[at][0] as usize;

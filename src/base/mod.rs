@@ -1,8 +1,7 @@
-//! Layer 0: what everything stands on. Identifiers, bounds, time, hashing, lists, counters.
+//! Layer 0: what everything stands on. Identifiers, bounds, time, hashing, lists.
 //!
 //! Nothing here knows of packets or of the operating system.
 
-pub mod counters;
 pub mod hash;
 pub mod ids;
 pub mod limits;

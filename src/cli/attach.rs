@@ -7,7 +7,7 @@ use clap::Args;
 use super::join::{Join, Joined};
 use super::options::{DEFAULT_NETWORK, EndpointOptions, Global};
 use super::output::{Failure, Outcome};
-use crate::io::netns::NetNs;
+use crate::io::netns::{NetNs, NetNsError};
 use crate::io::process::{may_make_namespaces, run_as_owner_of};
 
 /// `wharf attach`
@@ -41,7 +41,12 @@ pub(crate) struct Detach {
 
 /// Runs `wharf attach`.
 pub(crate) fn attach(global: &Global, args: &Attach) -> Outcome {
-    let target = NetNs::open(&args.netns)?;
+    let target = NetNs::open(&args.netns).map_err(|error| match error {
+        NetNsError::Open { .. } => Failure::new(error).hint(
+            "name a file such as /run/netns/NAME (`ip netns` lists them) or /proc/PID/ns/net",
+        ),
+        other => Failure::new(other),
+    })?;
     let join = Join {
         socket: global.runtime_dir().attach_socket(),
         name: args.name.as_deref(),

@@ -1,6 +1,7 @@
 //! Layer 12: the command line. One file a command or a family of small ones; this one has the list
 //! of them and nothing else. A command parses into a value, asks the daemon through
-//! [`crate::api::client`], and prints with [`output`].
+//! [`crate::api::client`], and prints with
+//! `output`.
 
 mod attach;
 mod daemon;

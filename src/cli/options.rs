@@ -78,7 +78,7 @@ pub(crate) struct Format {
 pub(crate) struct EndpointOptions {
     /// Publish a port on the host's addresses
     ///
-    /// Docker's forms: [[hostIP:]hostPort[-end]:]port[-end][/tcp|udp|sctp]. Host port 0, or none,
+    /// Docker's forms: `[[hostIP:]hostPort[-end]:]port[-end][/tcp|udp|sctp]`. Host port 0, or none,
     /// chooses a free one.
     #[arg(long, short = 'p', value_name = "SPEC")]
     pub(crate) publish: Vec<String>,

@@ -11,7 +11,7 @@ use crate::control::model::{PublicationInfo, PublishRequest, PublishSpec};
 pub(crate) struct Publish {
     /// The container
     name: String,
-    /// [[hostIP:]hostPort[-end]:]port[-end][/tcp|udp|sctp]
+    /// `[[hostIP:]hostPort[-end]:]port[-end][/tcp|udp|sctp]`
     #[arg(required = true, value_name = "SPEC")]
     specs: Vec<PublishSpec>,
     /// The network, for a container on several

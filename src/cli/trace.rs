@@ -13,7 +13,7 @@ pub(crate) struct Trace {
     /// Container it would come from
     #[arg(long, value_name = "NAME")]
     from: String,
-    /// Where to: ADDR[:PORT][/tcp|udp|sctp|icmp]
+    /// Where to: `ADDR[:PORT][/tcp|udp|sctp|icmp]`
     #[arg(long, value_name = "DEST")]
     to: Destination,
     #[command(flatten)]

@@ -235,6 +235,9 @@ fn address_hint(error: &IpamError) -> Option<&'static str> {
         IpamError::PoolsExhausted { .. } => "give a subnet, or add a `[[pool]]` to the config file",
         IpamError::Unusable { .. } => "take a private range such as 10.20.0.0/24 or fd20::/64",
         IpamError::TooSmall(_) => "take a larger one",
+        IpamError::Outside { .. } | IpamError::Reserved { .. } => {
+            "give another address of the subnet, or leave it to the daemon"
+        }
         _ => return None,
     })
 }

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::ipam::Claim;
 use super::outside::{Host, HostError, HostInterface, OpenedPacket};
 use crate::io::host_listen::{ListenError, Listener, Transport};
+use crate::io::netdev;
 use crate::io::netlink::{AddressOptions, Netlink, NetlinkError};
 use crate::io::packet::{PacketError, PacketSocket};
 use crate::io::sysctl;
@@ -99,6 +100,10 @@ impl Host for SystemHost {
 
     fn interfaces(&self) -> Result<Vec<String>, HostError> {
         Ok(Netlink::open()?.links()?.into_iter().map(|link| link.name).collect())
+    }
+
+    fn ring_drops(&self, pid: u32, ifname: &str) -> Option<u64> {
+        netdev::transmit_drops(pid, ifname)
     }
 }
 

@@ -98,6 +98,9 @@ pub trait Host: Send + fmt::Debug {
 
     /// Names of its interfaces.
     fn interfaces(&self) -> Result<Vec<String>, HostError>;
+
+    /// Packets that a container's interface could not hand to its full ring; `None` if nobody can say.
+    fn ring_drops(&self, pid: u32, ifname: &str) -> Option<u64>;
 }
 
 /// A NIC opened for frames.

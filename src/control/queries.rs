@@ -9,6 +9,7 @@ use crate::base::ids::{DomainId, NetworkId, PortId};
 use crate::datapath::inspect::{
     FlowFilter, PortStats, RouteInfo, TraceReport, TraceRequest, WorkerStats,
 };
+use crate::packet::DropReason;
 use crate::worker::command::{Answer, Query};
 
 impl Control {
@@ -118,13 +119,19 @@ impl Control {
                 add(sums.entry(port).or_default(), stats);
             }
         }
-        let view = |(port, stats): (PortId, PortStats)| PortView {
-            name: self.port_name(port),
-            network: self.port_network(port),
-            stats,
+        let view = |(port, mut stats): (PortId, PortStats)| {
+            let full = self.ring_drops(port);
+            stats.drops.extend(full.map(|n| (DropReason::RingFull.name().to_owned(), n)));
+            PortView { name: self.port_name(port), network: self.port_network(port), stats }
         };
         let ports = sums.into_iter().map(view).collect();
         Ok(StatsInfo { ports, workers: self.worker_stats()? })
+    }
+
+    /// What the kernel dropped before we could read it, if anything.
+    fn ring_drops(&self, port: PortId) -> Option<u64> {
+        let record = &self.state.at_port(port)?.record;
+        self.outside.host.ring_drops(record.pid?, &record.ifname).filter(|n| *n > 0)
     }
 
     fn worker_stats(&self) -> Result<Vec<WorkerStats>, ControlError> {

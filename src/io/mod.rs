@@ -14,6 +14,7 @@ mod host_datagrams;
 pub mod host_listen;
 pub mod host_sockets;
 pub mod inherit;
+pub mod netdev;
 pub mod netlink;
 pub mod netns;
 pub mod packet;

@@ -69,6 +69,12 @@ pub enum TapError {
          device in (`--device /dev/net/tun`)"
     )]
     NoDriver,
+    /// Something else lies there.
+    #[error(
+        "/dev/net/tun is not the TUN device: make it anew (`rm /dev/net/tun; mknod -m 0666 /dev/net/tun \
+         c 10 200`); in a container, pass the device in (`--device /dev/net/tun`)"
+    )]
+    NotTheDriver,
     /// The device node is closed to this user.
     #[error(
         "may not open /dev/net/tun: {0}; its mode should be 0666, which is safe, as making an \
@@ -119,6 +125,9 @@ impl Tap {
 
     fn open_queue(name: &str, multi: bool) -> Result<Self, TapError> {
         let fd = open_driver()?;
+        if !Self::is_tun_descriptor(&fd) {
+            return Err(TapError::NotTheDriver);
+        }
         let mut flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
         if multi {
             flags |= libc::IFF_MULTI_QUEUE;

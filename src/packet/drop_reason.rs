@@ -32,8 +32,6 @@ pub enum DropReason {
     PortIsolated,
     /// Networks are isolated from each other.
     NetworkIsolated,
-    /// Denied by a policy rule.
-    PolicyDenied,
     /// Flood budget of the port is used up.
     FloodLimit,
     /// The destination is behind the port the frame came from.
@@ -88,8 +86,6 @@ pub enum DropReason {
     IcmpUnrelated,
     /// An ICMP error that failed its checks.
     IcmpBad,
-    /// Over the rate of ICMP errors.
-    IcmpRate,
     /// Fragments overlap (RFC 5722, RFC 1858).
     FragmentOverlap,
     /// Too many or too large fragments are waiting.
@@ -106,34 +102,18 @@ pub enum DropReason {
     PortGone,
     /// The port is there but not up.
     PortDown,
-    /// No room to put headers before the frame.
-    NoHeadroom,
     /// A frame that the way out cannot carry and that cannot be split.
     CannotSplit,
     /// ARP or neighbour discovery that needs no answer.
     NeighbourIgnored,
     /// Destination of a socket flow that must never be reached unasked.
     ForbiddenDestination,
-    /// The bandwidth limit of the port.
-    RateLimit,
-    /// A tunnel datagram from a stranger.
-    TunnelStranger,
-    /// A tunnel datagram with a wrong or malformed header.
-    TunnelHeader,
-    /// A tunnel packet whose inner source the peer does not own.
-    TunnelSource,
-    /// Encryption: wrong key, replay or stale session.
-    TunnelCrypto,
-    /// No peer for the destination.
-    TunnelNoPeer,
     /// Host sockets or descriptors ran out.
     SocketLimit,
-    /// A DNS message that cannot be answered.
-    DnsBad,
 }
 
 /// Reason, name and explanation, in the order of the enum (a test holds them together).
-const TABLE: [(DropReason, &str, &str); 62] = [
+const TABLE: [(DropReason, &str, &str); 52] = [
     (DropReason::Truncated, "truncated", "Shorter than its headers say"),
     (DropReason::Malformed, "malformed", "Contradictory or impossible header fields"),
     (DropReason::OffloadHeader, "offload-header", "A virtio-net header that contradicts its frame"),
@@ -167,7 +147,6 @@ const TABLE: [(DropReason, &str, &str); 62] = [
         "A network's frames may not go where this one wants (`--icc=false`)",
     ),
     (DropReason::NetworkIsolated, "network-isolated", "Networks are isolated from each other"),
-    (DropReason::PolicyDenied, "policy-denied", "Denied by a policy rule"),
     (DropReason::FloodLimit, "flood-limit", "Flood budget of the port is used up"),
     (DropReason::SamePort, "same-port", "The destination is behind the port the frame came from"),
     (
@@ -223,7 +202,6 @@ const TABLE: [(DropReason, &str, &str); 62] = [
     (DropReason::TcpFlags, "tcp-flags", "TCP flags that never occur together"),
     (DropReason::IcmpUnrelated, "icmp-unrelated", "An ICMP error about a flow that never was"),
     (DropReason::IcmpBad, "icmp-bad", "An ICMP error that failed its checks"),
-    (DropReason::IcmpRate, "icmp-rate", "Over the rate of ICMP errors"),
     (DropReason::FragmentOverlap, "fragment-overlap", "Fragments overlap (RFC 5722, RFC 1858)"),
     (DropReason::FragmentLimit, "fragment-limit", "Too many or too large fragments are waiting"),
     (DropReason::FragmentTimeout, "fragment-timeout", "The first fragment never came"),
@@ -232,7 +210,6 @@ const TABLE: [(DropReason, &str, &str); 62] = [
     (DropReason::WriteFailed, "write-failed", "The kernel refused the write"),
     (DropReason::PortGone, "port-gone", "The port is gone"),
     (DropReason::PortDown, "port-down", "The port is there but not up"),
-    (DropReason::NoHeadroom, "no-headroom", "No room to put headers before the frame"),
     (
         DropReason::CannotSplit,
         "cannot-split",
@@ -248,22 +225,7 @@ const TABLE: [(DropReason, &str, &str); 62] = [
         "forbidden-destination",
         "Destination of a socket flow that must never be reached unasked",
     ),
-    (DropReason::RateLimit, "rate-limit", "The bandwidth limit of the port"),
-    (DropReason::TunnelStranger, "tunnel-stranger", "A tunnel datagram from a stranger"),
-    (
-        DropReason::TunnelHeader,
-        "tunnel-header",
-        "A tunnel datagram with a wrong or malformed header",
-    ),
-    (
-        DropReason::TunnelSource,
-        "tunnel-source",
-        "A tunnel packet whose inner source the peer does not own",
-    ),
-    (DropReason::TunnelCrypto, "tunnel-crypto", "Encryption: wrong key, replay or stale session"),
-    (DropReason::TunnelNoPeer, "tunnel-no-peer", "No peer for the destination"),
     (DropReason::SocketLimit, "socket-limit", "Host sockets or descriptors ran out"),
-    (DropReason::DnsBad, "dns-bad", "A DNS message that cannot be answered"),
 ];
 
 impl DropReason {

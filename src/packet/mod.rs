@@ -16,7 +16,6 @@ pub mod rewrite;
 pub mod split;
 #[cfg(test)]
 mod tests;
-mod verdict;
 
 pub use batch::FrameBatch;
 pub use buf::{FrameMut, PacketBuf};
@@ -25,4 +24,3 @@ pub use key::{FlowKey, Scope};
 pub use offload::{Csum, Gso, Offload};
 pub use parse::{Fragment, L3, Parsed};
 pub use rewrite::Rewrite;
-pub use verdict::{Service, Verdict};

@@ -4,18 +4,25 @@
 mod attach;
 mod commands;
 mod control;
+mod crowd;
 mod demo;
+mod frames;
 mod gone;
 #[path = "../common/daemon.rs"]
 mod harness;
 mod holder;
+mod host;
+mod isolation;
 mod lease;
 mod names;
+mod modes;
 mod packet_uplink;
 mod packets;
+mod paths;
 mod probes;
 mod processes;
 mod published;
+mod refusals;
 mod same_network;
 mod socket_loop;
 mod sockets;

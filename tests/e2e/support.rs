@@ -18,7 +18,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use wharf::io::netlink::{AddressOptions, Netlink};
 use wharf::io::netns::{NetNs, in_namespace};
-use wharf::io::process::{Isolation, Network, may_make_namespaces, run_isolated};
+use wharf::io::process::{Isolation, Network, may_make_namespaces, prepare_network, run_isolated};
 use wharf::io::sysctl;
 use wharf::io::tap::Tap;
 
@@ -47,7 +47,7 @@ pub(crate) fn isolated(name: &str, body: impl FnOnce()) {
 /// in it has started, and the directory is removed.
 pub(crate) fn in_world(name: &str, body: impl FnOnce(&Path)) {
     if inside(name) {
-        loopback_up();
+        prepare_network().expect("lo comes up");
         let directory = std::env::var_os(DIRECTORY).expect("set by the outer run");
         return body(Path::new(&directory));
     }

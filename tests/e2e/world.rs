@@ -95,10 +95,9 @@ impl World {
     /// Starts the daemon, a fresh one without an uplink if none is named; returns when it answers.
     #[track_caller]
     pub(crate) fn start(&self, options: &str) {
-        let state = self.state_dir();
-        let settled = options.contains("--uplink") || state.exists();
+        let settled = options.contains("--uplink") || self.state_dir().exists();
         let uplink = if settled { "" } else { "--uplink none" };
-        self.ok(&format!("daemon --background --state-dir {} {uplink} {options}", state.display()));
+        self.ok(&format!("daemon --background {uplink} {options}"));
     }
 
     pub(crate) fn runtime_dir(&self) -> PathBuf {
@@ -126,6 +125,8 @@ impl World {
         };
         command.args(args).stdin(Stdio::null());
         command.env("WHARF_RUNTIME_DIR", self.runtime_dir());
+        // A daemon that `wharf run` starts by itself has its state here, too.
+        command.env("WHARF_STATE_DIR", self.state_dir());
         // The user's own configuration is none of the tests' business.
         command.env("XDG_CONFIG_HOME", self.dir.join("config"));
         command

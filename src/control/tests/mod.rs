@@ -165,6 +165,10 @@ impl Host for Fake {
     fn interfaces(&self) -> Result<Vec<String>, HostError> {
         Ok(vec!["lo".to_owned(), "eth0".to_owned()])
     }
+
+    fn ring_drops(&self, _pid: u32, _ifname: &str) -> Option<u64> {
+        None
+    }
 }
 
 /// A daemon that can be started again on the same store and world.

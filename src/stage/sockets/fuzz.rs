@@ -23,16 +23,8 @@ use crate::wire::mac::Mac;
 /// If something does not hold that always must: a frame of ours that does not parse, a call for a
 /// forbidden destination, flows or timers that outlive their port.
 pub fn fuzz(data: &[u8]) {
-    let mut input = Bytes(data);
     let mut world = Fuzzed::new();
-    while let Some(op) = input.next() {
-        match op % 8 {
-            0..=3 => world.frame(&mut input),
-            4..=6 => world.event(&mut input),
-            _ => world.time(&mut input),
-        }
-        world.look();
-    }
+    world.run(data);
     world.end();
 }
 
@@ -155,6 +147,18 @@ impl Fuzzed {
             now: Time(1_000_000_000),
             batch: FrameBatch::new(),
             known: Vec::new(),
+        }
+    }
+
+    fn run(&mut self, data: &[u8]) {
+        let mut input = Bytes(data);
+        while let Some(op) = input.next() {
+            match op % 8 {
+                0..=3 => self.frame(&mut input),
+                4..=6 => self.event(&mut input),
+                _ => self.time(&mut input),
+            }
+            self.look();
         }
     }
 
@@ -287,10 +291,28 @@ fn received<'a>(batch: &'a mut FrameBatch, input: &mut Bytes<'_>) -> Option<Fram
 mod tests {
     use proptest::prelude::*;
 
+    use super::*;
+
+    const SYN: [u8; 12] = [0, 0, 0, 0, 0, 0, 16, 0, 2, 255, 255, 40];
+    const CONNECTED: [u8; 10] = [4, 0, 0, 0, 64, 0, 64, 0, 0, 0];
+    const ACK: [u8; 12] = [0, 0, 0, 0, 0, 0, 17, 0, 16, 255, 255, 40];
+
+    /// A fuzzer that never gets past the handshake would find nothing.
+    #[test]
+    fn a_dozen_bytes_each_make_a_handshake() {
+        let mut world = Fuzzed::new();
+        world.run(&SYN);
+        assert_eq!(world.flows.tcp_flows().next().unwrap().state(), TcpState::Connecting);
+        world.run(&CONNECTED);
+        world.run(&ACK);
+        assert_eq!(world.flows.tcp_flows().next().unwrap().state(), TcpState::Open);
+    }
+
     proptest! {
         #[test]
         fn whatever_happens_nothing_panics_and_nothing_is_left(data in prop::collection::vec(any::<u8>(), 0..2000)) {
-            super::fuzz(&data);
+            fuzz(&data);
+            fuzz(&[&SYN[..], &CONNECTED, &ACK, &data].concat());
         }
     }
 }
