@@ -12,6 +12,7 @@ pub mod fdpass;
 mod host_calls;
 mod host_datagrams;
 pub mod host_listen;
+mod host_ping;
 pub mod host_sockets;
 pub mod inherit;
 pub mod netdev;
