@@ -64,7 +64,9 @@ fn zone(state: &State, network: &NetworkRecord) -> Zone {
     }
     if network.host_loopback {
         for (_, gateway) in &network.subnets {
-            HOST_NAMES.iter().for_each(|name| zone.add(name, (*gateway).into()));
+            for name in HOST_NAMES {
+                zone.add(name, (*gateway).into());
+            }
         }
     }
     zone

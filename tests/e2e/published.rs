@@ -237,6 +237,7 @@ fn resident_kib(pid: u64) -> u64 {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "a bound in real time")]
 fn twelve_thousand_ports_are_published_in_a_second_and_fifty_megabytes() {
     let name = "published::twelve_thousand_ports_are_published_in_a_second_and_fifty_megabytes";
     in_world(name, "--uplink sockets", |world, outside| {
