@@ -76,6 +76,9 @@ impl Datapath {
             Snat::Masquerade(_, addr) | Snat::Gateway(addr) => {
                 notes.note("nat", || format!("source becomes {addr}"));
             }
+            Snat::Published(addr, port) => {
+                notes.note("nat", || format!("source is published, becomes {addr}:{port}"));
+            }
         }
         match route.next_hop {
             NextHop::Sockets => notes.note("sockets", || "ends in a socket of the host".to_owned()),

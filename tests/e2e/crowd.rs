@@ -10,7 +10,7 @@ use crate::world::{BLUE, FAMILIES, World, eventually, namespaces};
 const CROWD: usize = 24;
 
 /// Runs these commands at the same time.
-fn at_once(world: &World, lines: Vec<String>) -> Vec<Output> {
+fn at_once(world: &World, lines: &[String]) -> Vec<Output> {
     let children: Vec<_> = lines
         .iter()
         .map(|line| {
@@ -31,7 +31,7 @@ fn containers_that_start_at_once_have_names_addresses_and_ports_of_their_own() {
             world.ok(&format!("network create blue {BLUE}"));
             let before = namespaces();
             let line = "run --detach --network blue -p 0:80 -- sleep infinity";
-            for output in at_once(&world, vec![line.to_owned(); CROWD]) {
+            for output in at_once(&world, &vec![line.to_owned(); CROWD]) {
                 assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
             }
             let ps = world.json("ps --json");
@@ -65,7 +65,7 @@ fn of_those_who_want_the_same_one_gets_it_and_the_others_are_told_who() {
         world.ok(&format!("network create blue {BLUE}"));
         for wish in ["--name web", "--ip 10.20.0.50", "-p 1180:80", "--mac 02:00:00:00:00:50"] {
             let line = format!("run --detach --network blue {wish} -- sleep infinity");
-            let outputs = at_once(&world, vec![line; CROWD / 3]);
+            let outputs = at_once(&world, &vec![line; CROWD / 3]);
             let (won, lost): (Vec<_>, Vec<_>) =
                 outputs.iter().partition(|output| output.status.success());
             assert_eq!(won.len(), 1, "{wish}");
@@ -75,11 +75,11 @@ fn of_those_who_want_the_same_one_gets_it_and_the_others_are_told_who() {
                 let text = String::from_utf8_lossy(&output.stderr);
                 assert!(text.contains(&format!("`{winner}`")), "{wish}: {text}");
             }
-            assert_eq!(world.names(), [winner.clone()]);
+            assert_eq!(world.names(), std::slice::from_ref(&winner));
             world.ok(&format!("stop -t 0 {winner}"));
         }
-        let lines = (0..CROWD).map(|_| "network create red --subnet 10.50.0.0/24".to_owned());
-        let made = at_once(&world, lines.collect());
+        let lines = vec!["network create red --subnet 10.50.0.0/24".to_owned(); CROWD];
+        let made = at_once(&world, &lines);
         assert_eq!(made.iter().filter(|output| output.status.success()).count(), 1);
     });
 }

@@ -217,7 +217,9 @@ fn malformed_frames_are_dropped_by_name_while_others_go_on() {
             let frame = udp(evil.mac(), evil.gateway, evil.me.addr(family), target);
             evil.is_dropped(&format!("a packet to {target}"), &frame, "martian-destination");
         }
-        transfers.iter().for_each(|transfer| transfer.goes_on(4 << 20, 6 * PATIENCE));
+        for transfer in &transfers {
+            transfer.goes_on(4 << 20, 6 * PATIENCE);
+        }
         for transfer in transfers {
             transfer.finish();
         }

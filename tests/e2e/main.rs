@@ -1,5 +1,6 @@
 //! End to end: real TAPs, namespaces and kernels. Runs as root and as any user.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time")]
 
 mod attach;
 mod commands;

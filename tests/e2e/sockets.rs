@@ -305,7 +305,8 @@ fn echo_goes_through_ping_sockets_or_is_refused_honestly() {
                 let text = ping(to);
                 let honest = text.contains("Packet filtered") || text.contains("prohibited");
                 assert!(honest, "{text}");
-                std::fs::write(range, "0 1000").unwrap();
+                // An ordinary user may name no other group: the others have no number in here.
+                std::fs::write(range, "0 0").unwrap();
                 let text = ping(to);
                 assert!(text.contains(" 2 received"), "{text}");
             }
