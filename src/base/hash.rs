@@ -1,6 +1,8 @@
 //! A seeded hash of machine words: folded multiplication, as wyhash and foldhash do it.
 //!
-//! The packet path hashes packed words, not fields: 40 bytes of a flow key cost five multiplications.
+//! The packet path hashes packed words, not fields: 40 bytes of a flow key cost four multiplications.
+//! Two words go into one, each mixed with half of the secret: who does not know it cannot make a factor
+//! zero.
 //! The seed is random per process, so that a container cannot choose colliding tuples offline; the
 //! tables are bounded per port beside that, since no fast hash withstands an adaptive attacker.
 
@@ -22,9 +24,13 @@ impl Seed {
     /// Hashes a fixed number of words.
     #[inline]
     pub fn hash<const N: usize>(self, words: [u64; N]) -> u64 {
-        let mut h = self.0 ^ K0;
-        for word in words {
-            h = fold(h ^ word, K1 ^ self.0.rotate_left(32));
+        let (mut h, secret) = (self.0 ^ K0, K1 ^ self.0.rotate_left(32));
+        let (pairs, last) = words.as_chunks::<2>();
+        for [a, b] in pairs {
+            h = fold(h ^ a, secret ^ b);
+        }
+        for word in last {
+            h = fold(h ^ word, secret);
         }
         fold(h, K0)
     }

@@ -4,6 +4,18 @@ use super::{Datapath, Output};
 use crate::base::ids::PortId;
 use crate::packet::{DropReason, FrameBatch, Gso, PacketBuf, Parsed, split};
 
+/// Frames sent to one port in a row, which are counted together.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tally {
+    port: PortId,
+    frames: u64,
+    bytes: u64,
+}
+
+impl Tally {
+    pub(super) const NOTHING: Self = Self { port: PortId(0), frames: 0, bytes: 0 };
+}
+
 impl Datapath {
     /// Sends frame `at` of the batch out of `port`.
     #[inline]
@@ -14,17 +26,32 @@ impl Datapath {
         batch: &mut FrameBatch,
         out: &mut Output,
     ) {
-        let Some(entry) = self.tables.entry(port) else {
+        if self.tables.entry(port).is_none() {
             self.drop_frame(port, DropReason::PortGone);
             return;
-        };
-        let offload = batch.offload(at);
-        if offload.gso == Gso::UdpL4 && !entry.port.uso {
+        }
+        self.emit_from_flow(port, at, batch, out);
+    }
+
+    /// The same for a port that is there, since its flows go when it goes.
+    #[inline]
+    pub(super) fn emit_from_flow(
+        &mut self,
+        port: PortId,
+        at: usize,
+        batch: &mut FrameBatch,
+        out: &mut Output,
+    ) {
+        if batch.is_gso(at, Gso::UdpL4) && !self.takes_uso(port) {
             self.emit_split(port, at, batch, out);
             return;
         }
-        self.count_sent(port, batch.bytes(at).len());
+        self.count_sent(port, batch.len_of(at));
         out.batch(port, at);
+    }
+
+    fn takes_uso(&self, port: PortId) -> bool {
+        self.tables.port(port).is_some_and(|port| port.uso)
     }
 
     /// Sends a frame of its own out of `port`.
@@ -33,7 +60,9 @@ impl Datapath {
             self.drop_frame(port, DropReason::PortGone);
             return;
         }
-        self.count_sent(port, frame.len());
+        let counters = self.port_counters(port);
+        counters.tx_frames += 1;
+        counters.tx_bytes += frame.len() as u64;
         out.owned(port, frame);
     }
 
@@ -57,8 +86,20 @@ impl Datapath {
 
     #[inline]
     fn count_sent(&mut self, port: PortId, bytes: usize) {
-        let counters = self.port_counters(port);
-        counters.tx_frames += 1;
-        counters.tx_bytes += bytes as u64;
+        if self.tally.port != port {
+            self.settle_tally(port);
+        }
+        self.tally.frames += 1;
+        self.tally.bytes += bytes as u64;
+    }
+
+    /// Adds what was counted aside to its port, and begins to count for another.
+    pub(super) fn settle_tally(&mut self, next: PortId) {
+        let done = std::mem::replace(&mut self.tally, Tally { port: next, frames: 0, bytes: 0 });
+        if done.frames > 0 {
+            let counters = self.port_counters(done.port);
+            counters.tx_frames += done.frames;
+            counters.tx_bytes += done.bytes;
+        }
     }
 }

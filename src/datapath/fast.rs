@@ -5,15 +5,15 @@
 //! Whatever is not plain (a stale flow, a fragment, a neighbour in doubt, a frame too large, a TTL at
 //! its end) returns `false` and takes the slow path, which knows all the rules.
 
-use super::{Datapath, Output, pipeline::Slot};
+use super::pipeline::{Slot, Way};
+use super::{Datapath, Output};
 use crate::base::ids::PortId;
 use crate::base::time::Time;
-use crate::packet::parse::is_icmp_non_query;
 use crate::packet::{DropReason, Fragment, FrameBatch, Parsed, Rewrite};
 use crate::stage::flow::tcp::Phase;
-use crate::stage::flow::{Direction, FlowIndex, TcpSegment, Transition};
+use crate::stage::flow::{Class, Direction, Flow, FlowIndex, TcpSegment, Transition};
 use crate::stage::route::mtu;
-use crate::wire::{ipv6, tcp};
+use crate::wire::tcp;
 
 impl Datapath {
     /// Forwards the frame if its flow is known, fresh and plain.
@@ -21,25 +21,20 @@ impl Datapath {
     pub(super) fn fast(
         &mut self,
         now: Time,
-        ingress: PortId,
+        way: &Way,
         slot: &Slot,
         at: usize,
         batch: &mut FrameBatch,
         out: &mut Output,
     ) -> bool {
         let parsed = &slot.parsed;
-        if !parsed.is_ip() || parsed.fragment != Fragment::Whole || has_no_flow(parsed, batch, at) {
+        let guarded = way.guard.is_none_or(|mac| mac == parsed.src_mac);
+        if !slot.may_hit || !guarded {
             return false;
         }
-        let Some((index, direction)) = self.flows.lookup(&slot.key, slot.hash) else {
-            return false;
-        };
-        let flow = self.flows.get(index);
-        if flow.generation != self.tables.generation() || flow.port(direction) != ingress {
-            return false;
-        }
-        let Some(entry) = self.tables.entry(ingress) else { return false };
-        if entry.guard.as_ref().is_some_and(|guard| guard.mac != parsed.src_mac) {
+        let found = self.flows.find(&slot.key, slot.hash, slot.likely);
+        let Some((index, direction, flow)) = found else { return false };
+        if flow.generation != self.tables.generation() || flow.port(direction) != way.ingress {
             return false;
         }
         let Some(hop) = self.hops.get(flow.hops[direction.index()]) else { return false };
@@ -54,32 +49,54 @@ impl Datapath {
         if !plain || hop.fresh_until <= now {
             return false;
         }
-        if hop.is_sockets() {
-            let sent = self.track(now, index, direction, parsed, batch.bytes(at));
-            let sent = sent.and_then(|_| self.to_sockets(now, ingress, parsed, at, batch, out));
-            if let Err(reason) = sent {
-                self.drop_frame(ingress, reason);
+        let transition = match track(flow, direction, parsed, batch.bytes(at)) {
+            Ok(Transition::Over) => return false,
+            Ok(transition) => transition,
+            Err(reason) => {
+                self.drop_frame(way.ingress, reason);
+                return true;
             }
-            return true;
+        };
+        let due = flow.is_due(now.millis(), direction, transition);
+        let class = due.then(|| flow.class_after(direction));
+        if routed {
+            if hop.is_sockets() {
+                self.touch_if(now, index, class);
+                self.into_socket(now, way.ingress, parsed, at, batch, out);
+                return true;
+            }
+            let route = Some((hop.dst_mac, hop.src_mac));
+            let nat = flow.rewrite(direction);
+            Rewrite { nat, route }.apply(&mut batch.frame(at), parsed);
         }
         let egress = hop.port();
-        let rewrite = Rewrite {
-            nat: flow.rewrite(direction),
-            route: routed.then_some((hop.dst_mac, hop.src_mac)),
-        };
-        match self.track(now, index, direction, parsed, batch.bytes(at)) {
-            Ok(Transition::Over) => return false,
-            Ok(_) => {
-                rewrite.apply(&mut batch.frame(at), parsed);
-                self.emit(egress, at, batch, out);
-            }
-            Err(reason) => self.drop_frame(ingress, reason),
-        }
+        self.touch_if(now, index, class);
+        self.emit_from_flow(egress, at, batch, out);
         true
     }
 
-    /// Counts the packet in its flow and lets TCP's state machine see it.
     #[inline]
+    fn touch_if(&mut self, now: Time, index: FlowIndex, class: Option<Class>) {
+        if let Some(class) = class {
+            self.flows.touch(now, index, class);
+        }
+    }
+
+    fn into_socket(
+        &mut self,
+        now: Time,
+        ingress: PortId,
+        parsed: &Parsed,
+        at: usize,
+        batch: &mut FrameBatch,
+        out: &mut Output,
+    ) {
+        if let Err(reason) = self.to_sockets(now, ingress, parsed, at, batch, out) {
+            self.drop_frame(ingress, reason);
+        }
+    }
+
+    /// Counts the packet in its flow and lets TCP's state machine see it.
     pub(super) fn track(
         &mut self,
         now: Time,
@@ -89,12 +106,7 @@ impl Datapath {
         frame: &[u8],
     ) -> Result<Transition, DropReason> {
         let flow = self.flows.get_mut(index);
-        let mut transition = Transition::Unchanged;
-        if flow.tcp.phase() != Phase::None && parsed.fragment == Fragment::Whole {
-            let segment = TcpSegment::read(parsed, frame).ok_or(DropReason::Malformed)?;
-            transition = flow.tcp.track(direction, &segment)?;
-        }
-        flow.count(direction, parsed.ip_len);
+        let transition = track(flow, direction, parsed, frame)?;
         if transition != Transition::Ignored {
             let class = flow.class_after(direction);
             self.flows.touch(now, index, class);
@@ -103,8 +115,28 @@ impl Datapath {
     }
 }
 
-/// ICMP errors and neighbour discovery make no flow and hit none.
-#[inline]
-fn has_no_flow(parsed: &Parsed, batch: &FrameBatch, at: usize) -> bool {
-    matches!(parsed.proto, ipv6::ICMP | ipv6::ICMPV6) && is_icmp_non_query(parsed, batch.bytes(at))
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "three calls a frame less; measured")]
+fn track(
+    flow: &mut Flow,
+    direction: Direction,
+    parsed: &Parsed,
+    frame: &[u8],
+) -> Result<Transition, DropReason> {
+    let mut transition = Transition::Unchanged;
+    if flow.tcp.phase() != Phase::None && parsed.fragment == Fragment::Whole {
+        transition = track_tcp(flow, direction, parsed, frame)?;
+    }
+    flow.count(direction, parsed.ip_len);
+    Ok(transition)
+}
+
+fn track_tcp(
+    flow: &mut Flow,
+    direction: Direction,
+    parsed: &Parsed,
+    frame: &[u8],
+) -> Result<Transition, DropReason> {
+    let segment = TcpSegment::read(parsed, frame).ok_or(DropReason::Malformed)?;
+    flow.tcp.track(direction, &segment)
 }

@@ -101,6 +101,11 @@ impl HopTable {
         HopId(id)
     }
 
+    /// Hops in use.
+    pub(super) fn len(&self) -> usize {
+        self.index.len()
+    }
+
     /// Counts one more user of a hop in use.
     pub(super) fn again(&mut self, id: HopId) -> HopId {
         if let Some(hop) = self.hops.get_mut(id.0 as usize) {

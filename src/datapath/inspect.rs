@@ -130,6 +130,25 @@ pub struct WorkerStats {
     pub batch_sizes: Vec<u64>,
 }
 
+/// How much the data path remembers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Footprint {
+    /// Flows in the table.
+    pub flows: usize,
+    /// Outside ports in use or lingering.
+    pub mappings: usize,
+    /// Ways out that flows share.
+    pub hops: usize,
+    /// Learned MAC addresses.
+    pub stations: usize,
+    /// Neighbours on uplinks.
+    pub neighbours: usize,
+    /// Fragment trains.
+    pub trains: usize,
+    /// Frames that wait for a neighbour or for their first fragment.
+    pub held: usize,
+}
+
 /// A question to `trace`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TraceRequest {

@@ -2,12 +2,13 @@
 
 use super::Datapath;
 use super::inspect::{
-    FdbInfo, FlowFilter, FlowInfo, NeighbourInfo, PortStats, RouteInfo, WorkerStats,
+    FdbInfo, FlowFilter, FlowInfo, Footprint, NeighbourInfo, PortStats, RouteInfo, WorkerStats,
 };
 use crate::base::ids::PortId;
 use crate::base::time::Time;
 use crate::config::{PortKind, RouteTarget};
 use crate::packet::DropReason;
+use crate::stage::bridge::fdb::Fdb;
 use crate::stage::flow::tcp::Phase;
 use crate::stage::flow::{Direction, Flow, FlowIndex};
 use crate::stage::route::neighbour::State;
@@ -148,6 +149,19 @@ impl Datapath {
             flow_bytes: self.flows.memory_bytes() as u64,
             batch_sizes: self.totals.batch_sizes.to_vec(),
             ..WorkerStats::default()
+        }
+    }
+
+    /// How much is remembered.
+    pub fn footprint(&self) -> Footprint {
+        Footprint {
+            flows: self.flows.len(),
+            mappings: self.mappings.len(),
+            hops: self.hops.len(),
+            stations: self.fdbs.values().map(Fdb::len).sum(),
+            neighbours: self.neighbours.len(),
+            trains: self.fragments.len(),
+            held: self.fragments.held() + self.neighbours.held(),
         }
     }
 

@@ -22,6 +22,7 @@ mod hops;
 pub mod inspect;
 mod judge;
 mod listing;
+mod names;
 mod output;
 mod pipeline;
 mod send;
@@ -45,6 +46,7 @@ use crate::stage::sockets::SocketFlows;
 
 use self::configure::Lease;
 use self::counters::PortCounters;
+use self::egress::Tally;
 use self::hops::HopTable;
 use self::inspect::FlowFilter;
 pub use self::output::{Event, FrameRef, Lan, OutFrame, Output};
@@ -71,6 +73,7 @@ pub struct Datapath {
     sockets: SocketFlows,
     seed: Seed,
     scratch: Scratch,
+    tally: Tally,
     housekeeping: Time,
     /// From where on flows are still to be judged again.
     sweep: Option<FlowIndex>,
@@ -98,6 +101,7 @@ impl Datapath {
             sockets: SocketFlows::new(seed),
             seed,
             scratch: Scratch::default(),
+            tally: Tally::NOTHING,
             housekeeping: Time::ZERO,
             sweep: None,
         }

@@ -15,15 +15,18 @@
 //! Whatever ends early ends with a named reason or an ICMP error.
 
 use super::{Datapath, Output};
-use crate::base::ids::PortId;
+use crate::base::ids::{DomainId, PortId};
 use crate::base::limits::BATCH_FRAMES_MAX;
 use crate::base::time::Time;
-use crate::packet::{DropReason, FlowKey, FrameBatch, Parsed, Scope};
+use crate::packet::parse::is_icmp_non_query;
+use crate::packet::{DropReason, FlowKey, Fragment, FrameBatch, Offload, Parsed, Scope};
+use crate::stage::flow::Likely;
+use crate::wire::mac::Mac;
 
 /// What the first pass found about each frame; memory that is used again for every batch.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
-    slots: Vec<Result<Slot, DropReason>>,
+    slots: Vec<Slot>,
 }
 
 /// One parsed frame.
@@ -32,6 +35,23 @@ pub(super) struct Slot {
     pub(super) parsed: Parsed,
     pub(super) key: FlowKey,
     pub(super) hash: u64,
+    /// Where its flow most likely is.
+    pub(super) likely: Likely,
+    /// Whether it was handed to the router.
+    routed: bool,
+    /// Whether it may have a flow at all.
+    pub(super) may_hit: bool,
+    verdict: Result<(), DropReason>,
+}
+
+/// What all frames of a batch have in common.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Way {
+    pub(super) ingress: PortId,
+    /// The only source MAC that may come from there.
+    pub(super) guard: Option<Mac>,
+    domain: DomainId,
+    router_mac: Mac,
 }
 
 impl Datapath {
@@ -55,49 +75,78 @@ impl Datapath {
         batch: &mut FrameBatch,
         out: &mut Output,
     ) {
+        let Some(entry) = self.tables.entry(ingress) else {
+            (0..batch.len()).for_each(|_| self.drop_frame(ingress, DropReason::PortGone));
+            return;
+        };
+        let way = Way {
+            ingress,
+            guard: entry.guard.as_ref().map(|guard| guard.mac),
+            domain: entry.port.domain,
+            router_mac: entry.router_mac,
+        };
         let mut scratch = std::mem::take(&mut self.scratch);
-        self.parse(ingress, batch, &mut scratch);
-        for (index, slot) in scratch.slots.iter().enumerate() {
-            match slot {
-                Ok(slot) => {
-                    if self.fast(now, ingress, slot, index, batch, out) {
-                        self.totals.hits += 1;
-                    } else {
-                        self.totals.misses += 1;
-                        self.slow(now, ingress, slot, index, batch, out);
-                    }
+        scratch.slots.resize(BATCH_FRAMES_MAX, Slot::EMPTY);
+        let slots = &mut scratch.slots[..batch.len()];
+        self.read(&way, batch, slots);
+        let mut hits = 0;
+        for (index, slot) in slots.iter().enumerate() {
+            match slot.verdict {
+                Ok(()) if self.fast(now, &way, slot, index, batch, out) => hits += 1,
+                Ok(()) => {
+                    self.totals.misses += 1;
+                    self.slow(now, ingress, slot, index, batch, out);
                 }
-                Err(reason) => self.drop_frame(ingress, *reason),
+                Err(reason) => self.drop_frame(ingress, reason),
             }
         }
-        scratch.slots.clear();
+        self.totals.hits += hits;
+        self.settle_tally(ingress);
         self.scratch = scratch;
     }
 
-    fn parse(&mut self, ingress: PortId, batch: &FrameBatch, scratch: &mut Scratch) {
-        scratch.slots.reserve(BATCH_FRAMES_MAX);
-        let Some(entry) = self.tables.entry(ingress) else {
-            scratch.slots.extend((0..batch.len()).map(|_| Err(DropReason::PortGone)));
-            return;
-        };
-        let (domain, router_mac) = (entry.port.domain, entry.router_mac);
-        let seed = self.seed;
-        for index in 0..batch.len() {
-            let frame = batch.bytes(index);
-            let slot = Parsed::new(frame).and_then(|parsed| {
-                batch.offload(index).check(&parsed)?;
-                let scope =
-                    if parsed.dst_mac == router_mac { Scope::Routed } else { Scope::Bridged };
-                // RFC 1812 5.2.2 asks it of routers; a bridged frame is its receiver's to judge.
-                if scope == Scope::Routed && !parsed.ipv4_checksum_is_right(frame) {
-                    return Err(DropReason::Ipv4Checksum);
-                }
-                let key = FlowKey::new(&parsed, domain, scope);
-                let hash = key.hash(seed);
-                self.flows.prefetch(hash);
-                Ok(Slot { parsed, key, hash })
-            });
-            scratch.slots.push(slot);
+    /// The first pass, in two rounds: what is written in small pieces must not be read in large ones
+    /// before it has reached the cache, and short loops let the processor look for several flows at once.
+    fn read(&self, way: &Way, batch: &FrameBatch, slots: &mut [Slot]) {
+        for (index, slot) in slots.iter_mut().enumerate() {
+            slot.verdict = slot.read(batch.bytes(index), batch.offload(index), way);
         }
+        for slot in slots {
+            let scope = if slot.routed { Scope::Routed } else { Scope::Bridged };
+            let key = FlowKey::new(&slot.parsed, way.domain, scope);
+            slot.hash = key.hash(self.seed);
+            slot.key = key;
+            slot.likely = self.flows.prefetch(slot.hash);
+        }
+    }
+}
+
+impl Slot {
+    const EMPTY: Self = Self {
+        parsed: Parsed::NOTHING,
+        key: FlowKey::NOTHING,
+        hash: 0,
+        likely: Likely::NOWHERE,
+        routed: false,
+        may_hit: false,
+        verdict: Ok(()),
+    };
+
+    #[inline]
+    fn read(&mut self, frame: &[u8], offload: Offload, way: &Way) -> Result<(), DropReason> {
+        let parsed = &mut self.parsed;
+        parsed.read(frame)?;
+        offload.check(parsed)?;
+        let routed = parsed.dst_mac == way.router_mac;
+        // RFC 1812 5.2.2 asks it of routers; a bridged frame is its receiver's to judge.
+        if routed && !parsed.ipv4_checksum_is_right(frame) {
+            return Err(DropReason::Ipv4Checksum);
+        }
+        self.routed = routed;
+        // ICMP errors and neighbour discovery make no flow and hit none; nor do fragments.
+        self.may_hit = parsed.is_ip()
+            && parsed.fragment == Fragment::Whole
+            && !is_icmp_non_query(parsed, frame);
+        Ok(())
     }
 }

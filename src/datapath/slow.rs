@@ -244,6 +244,9 @@ impl Datapath {
             self.emit(port.id, frame.at, frame.batch, frame.out);
             return Ok(());
         }
+        if Self::is_query(&slot.key) && self.name_server(port, slot, frame)? {
+            return Ok(());
+        }
         let network = self.tables.network_of(port.domain);
         if network.is_some_and(|n| n.host_loopback) {
             return self.commit_routed(port, &self.into_sockets(&slot.key), slot, frame);

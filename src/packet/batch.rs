@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::{DropReason, FrameMut, Offload, PacketBuf};
+use super::{DropReason, FrameMut, Gso, Offload, PacketBuf};
 use crate::base::limits::{BATCH_BYTES_MAX, BATCH_FRAMES_MAX, FRAME_MAX, HEADROOM};
 use crate::wire::ethernet;
 use crate::wire::vnet::{HEADER_LEN as VNET_LEN, VnetHeader};
@@ -94,7 +94,7 @@ impl Slot {
 /// looks at it for super-frames.
 fn header_len(frame: &[u8], offload: Offload) -> u16 {
     let super::Csum::Partial { start, offset } = offload.csum else { return 0 };
-    if offload.gso == super::Gso::None {
+    if offload.gso == Gso::None {
         return 0;
     }
     match offset {
@@ -208,6 +208,18 @@ impl FrameBatch {
         self.push(buf.bytes(), buf.offload())
     }
 
+    /// The length of frame `index`.
+    #[inline]
+    pub fn len_of(&self, index: usize) -> usize {
+        self.slots[index].len()
+    }
+
+    /// Whether frame `index` is a super-frame of that kind.
+    #[inline]
+    pub fn is_gso(&self, index: usize, gso: Gso) -> bool {
+        self.slots[index].offload.gso == gso
+    }
+
     /// The lengths of all frames.
     #[inline]
     pub fn lens(&self) -> impl Iterator<Item = usize> {
@@ -242,7 +254,7 @@ impl FrameBatch {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Csum, Gso};
+    use super::super::Csum;
     use super::*;
 
     #[test]

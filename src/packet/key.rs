@@ -42,6 +42,17 @@ pub struct FlowKey {
 const _: () = assert!(size_of::<FlowKey>() == 40);
 
 impl FlowKey {
+    /// No packet's.
+    pub const NOTHING: Self = Self {
+        src: Addr::UNSPECIFIED,
+        dst: Addr::UNSPECIFIED,
+        src_port: 0,
+        dst_port: 0,
+        domain: DomainId(0),
+        proto: 0,
+        scope: Scope::Bridged,
+    };
+
     /// The key of a parsed packet.
     #[inline]
     pub fn new(parsed: &Parsed, domain: DomainId, scope: Scope) -> Self {
@@ -70,16 +81,29 @@ impl FlowKey {
         }
     }
 
+    /// Whether both are the same, without a branch for each field.
+    #[inline]
+    pub fn matches(&self, other: &Self) -> bool {
+        let ([a, b], [c, d]) = (self.src.words(), self.dst.words());
+        let ([e, f], [g, h]) = (other.src.words(), other.dst.words());
+        (a ^ e) | (b ^ f) | (c ^ g) | (d ^ h) | (self.rest() ^ other.rest()) == 0
+    }
+
+    /// Everything but the addresses, in the order in which it lies in memory.
+    #[inline]
+    fn rest(&self) -> u64 {
+        u64::from(self.src_port)
+            | u64::from(self.dst_port) << 16
+            | u64::from(self.domain.0) << 32
+            | u64::from(self.proto) << 48
+            | (self.scope as u64) << 56
+    }
+
     /// The key's hash under `seed`.
     #[inline]
     pub fn hash(&self, seed: Seed) -> u64 {
         let [a, b] = self.src.words();
         let [c, d] = self.dst.words();
-        let rest = u64::from(self.src_port) << 48
-            | u64::from(self.dst_port) << 32
-            | u64::from(self.domain.0) << 16
-            | u64::from(self.proto) << 8
-            | self.scope as u64;
-        seed.hash([a, b, c, d, rest])
+        seed.hash([a, b, c, d, self.rest()])
     }
 }

@@ -16,6 +16,7 @@ mod host;
 mod isolation;
 mod lease;
 mod modes;
+mod names;
 mod packet_uplink;
 mod packets;
 mod paths;

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use wharf::io::netlink::Netlink;
 use wharf::io::netns::{NetNs, in_namespace};
 use wharf::io::process::prepare_network;
+use wharf::io::sysctl;
 use wharf::wire::addr::Family;
 
 use crate::support::{PATIENCE, configure, isolated};
-use crate::traffic::{NEVER, serve_whoami, whoami_tcp, whoami_udp};
-use crate::world::{BLUE, Container, FAMILIES, World, eventually};
+use crate::traffic::{NEVER, ping, serve_whoami, whoami_tcp, whoami_udp};
+use crate::world::{BLUE, Container, FAMILIES, RED, World, eventually};
 
 /// Ports of the container, and the host's ports that lead to it.
 const INSIDE: u16 = 5000;
@@ -236,6 +237,7 @@ fn resident_kib(pid: u64) -> u64 {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "a bound in real time")]
 fn twelve_thousand_ports_are_published_in_a_second_and_fifty_megabytes() {
     let name = "published::twelve_thousand_ports_are_published_in_a_second_and_fifty_megabytes";
     in_world(name, "--uplink sockets", |world, outside| {
@@ -258,5 +260,69 @@ fn twelve_thousand_ports_are_published_in_a_second_and_fifty_megabytes() {
         let start = Instant::now();
         world.ok("detach web");
         println!("closed after {:?}", start.elapsed());
+    });
+}
+
+#[test]
+fn containers_ping_by_ping_sockets_or_by_raw_ones_or_are_told_that_they_may_not() {
+    let name =
+        "published::containers_ping_by_ping_sockets_or_by_raw_ones_or_are_told_that_they_may_not";
+    in_world(name, "--uplink sockets", |world, _outside| {
+        let range = Path::new("ipv4/ping_group_range");
+        sysctl::set(range, "1 0").unwrap();
+        let remotes: [IpAddr; 2] = ["192.0.2.9", "2001:db8::9"].map(|text| text.parse().unwrap());
+        let low = World::unprivileged(&world.path("low"));
+        low.ok(&format!("network create blue {RED} --uplink default"));
+        low.ok("uplink create default --sockets");
+        for (world, may) in [(world, true), (&low, false)] {
+            let web = world.container("web", "--network blue");
+            for remote in remotes {
+                let pinged = ping(&web.ns(), remote, PATIENCE);
+                assert_eq!(pinged.is_ok(), may, "{remote}: {pinged:?}");
+                let code = pinged.err().and_then(|error| error.raw_os_error());
+                assert!(may || [Some(13), Some(113)].contains(&code), "at once, and why: {code:?}");
+            }
+        }
+        // Several at once, each with its own answer.
+        let web = world.running("web");
+        std::thread::scope(|scope| {
+            for remote in remotes.into_iter().cycle().take(8) {
+                let ns = web.ns();
+                scope.spawn(move || ping(&ns, remote, PATIENCE).unwrap());
+            }
+        });
+        if sysctl::set(range, "0 2147483647").is_err() {
+            sysctl::set(range, "0 0").unwrap();
+        }
+        let other = low.container("other", "--network blue");
+        for remote in remotes {
+            ping(&other.ns(), remote, PATIENCE).unwrap();
+        }
+        let _ = low.output(&["daemon", "stop", "--release"]);
+    });
+}
+
+/// `wharf run -p 8080:8000 -- python3 -m http.server 8000`, and nothing before it.
+#[test]
+fn a_newcomer_needs_nothing_but_run() {
+    isolated("published::a_newcomer_needs_nothing_but_run", || {
+        let dir = tempfile::tempdir().unwrap();
+        let outside = Outside::new();
+        for starter in [&[][..], &World::UNPRIVILEGED[..]] {
+            let world = World::started_by(dir.path(), starter);
+            let web = world.container("web", "-p 8080:5000");
+            serve_whoami(&web.ns(), INSIDE);
+            for family in FAMILIES {
+                for ns in [&outside.remote, &outside.host] {
+                    let to = SocketAddr::new(Outside::address(family), 8080);
+                    whoami_tcp(ns, to, PATIENCE).unwrap();
+                }
+                let to = SocketAddr::new(loopback(family), 8080);
+                whoami_tcp(&outside.host, to, PATIENCE).unwrap();
+            }
+            let daemon = world.daemon();
+            world.ok("stop -t 0 web");
+            assert!(daemon.ended_within(4 * PATIENCE).unwrap(), "it ends with its last container");
+        }
     });
 }

@@ -28,7 +28,8 @@ use crate::packet::rewrite::NatDelta;
 use crate::wire::checksum;
 
 use super::mapping::MappingId;
-use super::tcp::TcpState;
+use super::table::GRANULARITY_MS;
+use super::tcp::{TcpState, Transition};
 use super::timeouts::Class;
 
 /// Which way a packet goes.
@@ -233,6 +234,20 @@ impl Flow {
     #[inline]
     pub fn class_after(&self, dir: Direction) -> Class {
         self.tcp.class().unwrap_or_else(|| self.class().after(dir))
+    }
+
+    /// Whether a packet in `dir` must be told to [`FlowTable::touch`](super::FlowTable::touch); most
+    /// need not be. TCP's class follows from its phase, which only a transition changes.
+    #[inline]
+    pub fn is_due(&self, now: Millis, dir: Direction, transition: Transition) -> bool {
+        match transition {
+            Transition::Ignored => false,
+            Transition::Unchanged => {
+                let single = self.class_and_flags & CLASS_MASK == Class::UdpSingle as u8;
+                single && dir == Direction::Responder || now.since(self.last_seen) >= GRANULARITY_MS
+            }
+            _ => true,
+        }
     }
 
     /// Whether `flag` is set.

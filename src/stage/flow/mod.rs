@@ -22,6 +22,6 @@ pub mod timeouts;
 pub use flow::{Direction, Flag, Flow, HopId};
 pub use icmp::{EmbeddedKey, related, translate_error};
 pub use mapping::{Endpoint, Mapping, MappingId, MappingTable, PortPolicy, Wanted};
-pub use table::{FlowIndex, FlowTable};
+pub use table::{FlowIndex, FlowTable, Likely};
 pub use tcp::{TcpSegment, TcpState, Transition};
 pub use timeouts::{Class, Timeouts};

@@ -7,7 +7,7 @@
 use crate::base::hash::Seed;
 use crate::base::ids::PortId;
 use crate::base::limits::FLOWS_PER_PORT_MAX;
-use crate::base::lru::{Links, LruList};
+use crate::base::lru::{Links, LruList, NIL};
 use crate::base::time::{Span, Time};
 use crate::packet::{DropReason, FlowKey};
 
@@ -21,10 +21,19 @@ use super::timeouts::{Class, Timeouts};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct FlowIndex(pub u32);
 
+/// Where a look-up will most likely find its flow.
+#[derive(Clone, Copy, Debug)]
+pub struct Likely(u32);
+
+impl Likely {
+    /// Nowhere.
+    pub const NOWHERE: Self = Self(NIL);
+}
+
 /// A hit moves a flow in its list at most once in this time, so that a busy flow writes neither list
 /// links nor its own clock with each packet. Idle flows live up to this much longer than asked.
 pub const GRANULARITY: Span = Span::from_secs(1);
-const GRANULARITY_MS: u32 = GRANULARITY.as_millis() as u32;
+pub(super) const GRANULARITY_MS: u32 = GRANULARITY.as_millis() as u32;
 
 /// Flows of a chunk: 640 KiB, which the allocator maps without copying or clearing.
 const CHUNK: usize = 4_096;
@@ -94,12 +103,33 @@ impl FlowTable {
         &self.timeouts
     }
 
-    /// Asks for the memory that [`lookup`](Self::lookup) under `hash` will read.
+    /// Asks for the memory that a look-up under `hash` will read, and says where it will most likely
+    /// find its flow.
     #[inline]
-    pub fn prefetch(&self, hash: u64) {
-        if let Some(entry) = self.index.likely(hash) {
-            self.slots.get(entry >> 1).prefetch();
+    pub fn prefetch(&self, hash: u64) -> Likely {
+        let Some(entry) = self.index.likely(hash) else { return Likely::NOWHERE };
+        self.slots.get(entry >> 1).prefetch();
+        Likely(entry)
+    }
+
+    /// As [`lookup`](Self::lookup), but looks first where [`prefetch`](Self::prefetch) said. Flows may
+    /// have come and gone in between.
+    #[inline]
+    pub fn find(
+        &mut self,
+        key: &FlowKey,
+        hash: u64,
+        likely: Likely,
+    ) -> Option<(FlowIndex, Direction, &mut Flow)> {
+        let (mut slot, mut dir) = parts(likely.0);
+        let hit = likely.0 != NIL && {
+            let flow = self.slots.get(slot);
+            flow.key(dir).matches(key) && !flow.is_vacant()
+        };
+        if !hit {
+            (FlowIndex(slot), dir) = self.lookup(key, hash)?;
         }
+        Some((FlowIndex(slot), dir, self.slots.get_mut(slot)))
     }
 
     /// The flow to which a packet keyed `key` belongs, and which way it goes. `hash` is
@@ -108,7 +138,7 @@ impl FlowTable {
     pub fn lookup(&self, key: &FlowKey, hash: u64) -> Option<(FlowIndex, Direction)> {
         let entry = self.index.find(hash, |entry| {
             let (slot, dir) = parts(entry);
-            self.slots.get(slot).key(dir) == key
+            self.slots.get(slot).key(dir).matches(key)
         })?;
         let (slot, dir) = parts(entry);
         Some((FlowIndex(slot), dir))

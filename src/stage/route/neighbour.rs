@@ -273,6 +273,11 @@ impl NeighbourTable {
         })
     }
 
+    /// Frames that wait.
+    pub fn held(&self) -> usize {
+        self.held
+    }
+
     /// Number of neighbours.
     pub fn len(&self) -> usize {
         self.entries.len()
