@@ -47,7 +47,10 @@ impl Datapath {
                 let network = self.tables.network_of(from.domain);
                 let loopback = network.is_some_and(|n| n.host_loopback);
                 let host = network.and_then(|n| n.host_port);
-                if loopback { responder == self.socket_port() } else { host == Some(responder) }
+                match host {
+                    Some(host) => host == responder,
+                    None => loopback && responder == self.socket_port(),
+                }
             }
             Decision::Host(host) => host == responder,
             Decision::OwnAddress(uplink) => self

@@ -248,11 +248,12 @@ impl Datapath {
             return Ok(());
         }
         let network = self.tables.network_of(port.domain);
-        if network.is_some_and(|n| n.host_loopback) {
-            return self.commit_routed(port, &self.into_sockets(&slot.key), slot, frame);
-        }
+        let loopback = network.is_some_and(|n| n.host_loopback);
         if let Some(host) = network.and_then(|n| n.host_port).filter(|host| *host != port.id) {
             return self.to_host(port, host, slot, frame);
+        }
+        if loopback {
+            return self.commit_routed(port, &self.into_sockets(&slot.key), slot, frame);
         }
         self.reject(port, &slot.parsed, IcmpError::PortUnreachable, DropReason::NoService, frame)
     }

@@ -313,7 +313,7 @@ fn containers_ping_by_ping_sockets_or_by_raw_ones_or_are_told_that_they_may_not(
             for remote in remotes {
                 ping(&other.ns(), remote, PATIENCE).unwrap();
             }
-        })
+        });
     });
 }
 

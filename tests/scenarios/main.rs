@@ -1,5 +1,7 @@
 //! Scenarios: the whole data path, without an operating system, named as sentences.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod bridge;
 mod exhaustion;
 mod fragments;

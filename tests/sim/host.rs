@@ -116,7 +116,7 @@ impl Host {
             wire,
             sockets: SocketSet::new(Vec::new()),
             programs: Vec::new(),
-            unfinished: seed % 2 == 0,
+            unfinished: seed.is_multiple_of(2),
             next_poll: Some(now),
         }
     }

@@ -176,7 +176,9 @@ impl Net {
         for (to, frames) in arrived {
             match to {
                 Plug::Host(host) => {
-                    frames.into_iter().for_each(|f| self.hosts[host].receive(self.now, f));
+                    for frame in frames {
+                        self.hosts[host].receive(self.now, frame);
+                    }
                 }
                 Plug::Node(node, port) => {
                     for some in frames.chunks(READ_AT_ONCE) {

@@ -78,7 +78,7 @@ impl Node {
         let before = self.stats();
         let mut out = Output::default();
         self.dp.tick(now, &mut out);
-        self.check_sent(&before, &self.stats(), &out);
+        Self::check_sent(&before, &self.stats(), &out);
         take(&mut FrameBatch::new(), &mut out)
     }
 
@@ -91,8 +91,8 @@ impl Node {
         let mut out = Output::default();
         self.dp.frames(now, port, &mut batch, &mut out);
         let after = self.stats();
-        self.check_sent(&before, &after, &out);
-        self.check_received(port, frames.len(), &before, &after);
+        Self::check_sent(&before, &after, &out);
+        Self::check_received(port, frames.len(), &before, &after);
         self.check_vanished(frames.len(), &before, &after, held, &out);
         self.check_ways(port, frames, &out);
         take(&mut batch, &mut out)
@@ -124,7 +124,7 @@ impl Node {
     }
 
     /// What the counters say was sent is what was given out.
-    fn check_sent(&self, before: &Stats, after: &Stats, out: &Output) {
+    fn check_sent(before: &Stats, after: &Stats, out: &Output) {
         let mut sent: BTreeMap<PortId, u64> = BTreeMap::new();
         for frame in &out.frames {
             *sent.entry(frame.port).or_default() += 1;
@@ -138,7 +138,7 @@ impl Node {
         assert_eq!(gone, None, "nothing leaves by a port that is not there");
     }
 
-    fn check_received(&self, port: PortId, n: usize, before: &Stats, after: &Stats) {
+    fn check_received(port: PortId, n: usize, before: &Stats, after: &Stats) {
         for (other, stats) in after {
             let counted = stats.rx_frames - before.get(other).map_or(0, |old| old.rx_frames);
             assert_eq!(counted, if *other == port { n as u64 } else { 0 }, "received from {other}");
@@ -171,7 +171,7 @@ impl Node {
             let original = &frames[usize::from(at)];
             let egress = self.dp.tables().port(frame.port).expect("checked").clone();
             let Ok(parsed) = Parsed::new(original.bytes()) else { panic!("sent unparsed") };
-            self.check_name(&ingress, &parsed);
+            Self::check_name(&ingress, &parsed);
             if frame.port != from {
                 assert!(
                     self.may_cross(&ingress, &egress, &parsed),
@@ -183,7 +183,7 @@ impl Node {
         }
     }
 
-    fn check_name(&self, ingress: &Port, parsed: &Parsed) {
+    fn check_name(ingress: &Port, parsed: &Parsed) {
         if !ingress.guard {
             return;
         }
