@@ -17,8 +17,12 @@ use crate::wire::{checksum, ndp, tcp, vnet};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets; the name is also that of the file in `fuzz/fuzz_targets/` and of the corpus folder.
-pub const TARGETS: &[Target] =
-    &[("wire", wire), ("parse", parse), ("sockets", crate::stage::sockets::fuzz::fuzz)];
+pub const TARGETS: &[Target] = &[
+    ("wire", wire),
+    ("parse", parse),
+    ("sockets", crate::stage::sockets::fuzz::fuzz),
+    ("datapath", crate::datapath::fuzz::fuzz),
+];
 
 /// Options of TCP and NDP, and checksums, over arbitrary bytes.
 pub fn wire(data: &[u8]) {

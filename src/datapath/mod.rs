@@ -18,6 +18,7 @@ mod egress;
 mod errors;
 mod fast;
 mod fragment;
+pub mod fuzz;
 mod hops;
 pub mod inspect;
 mod judge;

@@ -11,7 +11,7 @@ use simple_dns::{
 use wharf::io::netns::NetNs;
 use wharf::io::process::overlay_file;
 
-use crate::support::{PATIENCE, isolated, udp_in};
+use crate::support::{self, PATIENCE, udp_in};
 use crate::traffic::{NEVER, whoami_tcp, whoami_udp};
 use crate::world::{BLUE, FAMILIES, RED, World, eventually};
 
@@ -92,15 +92,13 @@ fn ask(ns: &NetNs, gateway: IpAddr, name: &str, qtype: TYPE) -> (RCODE, Vec<IpAd
 
 /// A world whose host asks `127.0.0.1` for names.
 fn in_world(name: &str, body: impl FnOnce(&World)) {
-    isolated(name, || {
-        let dir = tempfile::tempdir().unwrap();
+    support::in_world(name, |dir| {
         overlay_file(Path::new(RESOLV_CONF), b"nameserver 127.0.0.1\n").unwrap();
         serve_names(Ipv4Addr::LOCALHOST.into(), [203, 0, 113, 7].into());
-        let world = World::without_daemon(dir.path());
+        let world = World::without_daemon(dir);
         world.start("--uplink sockets");
         world.ok(&format!("network create blue {BLUE}"));
         body(&world);
-        let _ = world.output(&["daemon", "stop", "--release"]);
     });
 }
 

@@ -299,17 +299,17 @@ fn echo_goes_through_ping_sockets_or_is_refused_honestly() {
         let range = "/proc/sys/net/ipv4/ping_group_range";
         // Else raw sockets would do. The thread that serves inherits it.
         give_up_raw_sockets();
-        let hosts = ["192.0.2.2", "2001:db8::2"];
         serving(&mut uplink, || {
-            // What a new namespace begins with: nobody may.
-            for to in hosts {
+            let both = ["192.0.2.2", "2001:db8::2"];
+            // A fresh namespace permits ping sockets to nobody.
+            for to in both {
                 let text = ping(to);
                 let honest = text.contains("Packet filtered") || text.contains("prohibited");
                 assert!(honest, "{text}");
             }
             // An ordinary user may name no other group: the others have no number in here.
             std::fs::write(range, "0 0").unwrap();
-            for to in hosts {
+            for to in both {
                 let text = ping(to);
                 assert!(text.contains(" 2 received"), "{text}");
             }

@@ -218,7 +218,10 @@ impl Stream {
         }
         let over = matches!(socket.state(), tcp::State::Closed | tcp::State::TimeWait);
         assert!(!over || self.received == self.length, "cut off: {self:?}");
-        self.closed = over;
+        // All we sent is acknowledged, our end too. (Two of smoltcp's that close at the same time and
+        // lose a segment wait for each other for ever: one has no timer any more in `Closing`.)
+        let ended = matches!(socket.state(), tcp::State::FinWait2 | tcp::State::Closing);
+        self.closed = over || ended && socket.send_queue() == 0;
         busy
     }
 
