@@ -6,13 +6,14 @@
 //! some of the caches and none of the clock. A calibration is printed first: figures without it say
 //! nothing about another machine.
 
+#![allow(clippy::pedantic, clippy::type_complexity, reason = "a bench reads as a list of cases")]
 #![allow(missing_docs, reason = "criterion's macro makes an undocumented function")]
 
 #[path = "pipeline/calibration.rs"]
 mod calibration;
 #[path = "pipeline/cpu_time.rs"]
 mod cpu_time;
-#[allow(dead_code, clippy::unwrap_used, reason = "what scenarios need is more than benches do")]
+#[allow(dead_code, reason = "what scenarios need is more than benches do")]
 #[path = "../tests/scenarios/world.rs"]
 mod world;
 

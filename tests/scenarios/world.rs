@@ -1,6 +1,9 @@
 //! A small world around one data path: networks, endpoints, an uplink with a remote host, and frames
 //! made by etherparse, which knows nothing of our own views.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::pedantic, reason = "scenarios read as sentences; style serves that")]
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
