@@ -1,7 +1,7 @@
 //! The socket uplink as a port: frames that leave by it end in sockets of the host.
 //!
 //! A flow of the flow table only remembers the decision; the connection itself lives in
-//! [`SocketFlows`](crate::stage::sockets::SocketFlows), which sees both of its sides.
+//! [`SocketFlows`], which sees both of its sides.
 
 use super::decide::{NextHop, Route, Snat};
 use super::{Datapath, Output};
