@@ -13,7 +13,13 @@
 mod calibration;
 #[path = "pipeline/cpu_time.rs"]
 mod cpu_time;
-#[allow(dead_code, reason = "what scenarios need is more than benches do")]
+#[allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::struct_excessive_bools,
+    clippy::needless_pass_by_value,
+    reason = "what scenarios need is more than benches do"
+)]
 #[path = "../tests/scenarios/world.rs"]
 mod world;
 
@@ -30,7 +36,9 @@ use wharf::datapath::inspect::FlowFilter;
 use wharf::packet::{FrameBatch, Offload};
 use wharf::wire::addr::Family;
 use wharf::wire::ipv6::UDP;
-use world::*;
+use world::{
+    Host, NetworkOptions, REMOTE_MAC, UPLINK_MAC, UPLINK_PORT, World, arp_request, own, tcp, udp,
+};
 
 /// Bytes at the front of a frame that its way through the switch may change.
 const HEAD: usize = 64;
@@ -144,9 +152,12 @@ fn published(family: Family) -> Made {
     (world, UPLINK_PORT, frames)
 }
 
+/// A name, and how to make what it means.
+type Case<'a> = (&'a str, &'a dyn Fn() -> Made);
+
 fn hits(c: &mut Criterion<CpuTime>) {
     use Family::{V4, V6};
-    let cases: [(&str, &dyn Fn() -> Made); 12] = [
+    let cases: [Case<'_>; 12] = [
         ("bridge-udp4", &|| bridged(V4, false)),
         ("bridge-udp6", &|| bridged(V6, false)),
         ("bridge-tcp4", &|| bridged(V4, true)),
@@ -226,6 +237,8 @@ fn slow_answers(c: &mut Criterion<CpuTime>) {
 
 /// Flows begun before the table is emptied: fewer than one port's share of mappings.
 const NEW_FLOWS: u32 = 16_384;
+/// Mappings that end with one tick, at most.
+const ENDED_AT_ONCE: u32 = 2_048;
 
 /// Gives each frame of the batch UDP ports that no frame had before.
 fn renumber(hot: &mut Hot, next: &mut u32) {
@@ -242,7 +255,7 @@ fn empty(hot: &mut Hot) {
     hot.world.dp.flush_flows(hot.world.now, &FlowFilter::default());
     // Mappings linger for two minutes, and so many end at a time.
     hot.world.now = hot.world.now + Span::from_secs(121);
-    for _ in 0..=NEW_FLOWS / 2_048 {
+    for _ in 0..=NEW_FLOWS / ENDED_AT_ONCE {
         hot.world.now = hot.world.now + Span::from_secs(1);
         hot.out.clear();
         hot.world.dp.tick(hot.world.now, &mut hot.out);
@@ -259,10 +272,10 @@ fn resolve(hot: &mut Hot, remote: Option<&Host>) {
 }
 
 fn misses(c: &mut Criterion<CpuTime>) {
-    let cases: [(&str, fn() -> Made); 3] = [
-        ("bridge", || bridged(Family::V4, false)),
-        ("route", || routed(Family::V4)),
-        ("nat-new-mapping", || masqueraded(Family::V4, false, false)),
+    let cases: [Case<'_>; 3] = [
+        ("bridge", &|| bridged(Family::V4, false)),
+        ("route", &|| routed(Family::V4)),
+        ("nat-new-mapping", &|| masqueraded(Family::V4, false, false)),
     ];
     for (name, make) in cases {
         let mut group = c.benchmark_group(format!("pipeline/miss/{name}"));
@@ -289,7 +302,7 @@ fn misses(c: &mut Criterion<CpuTime>) {
                             renumber(&mut hot, &mut next);
                             black_box(hot.process());
                         }
-                        spent += cpu_time::now() - begun;
+                        spent += cpu_time::since(begun);
                         left -= some;
                     }
                     spent
@@ -380,7 +393,7 @@ criterion_group! {
         .with_measurement(CpuTime)
         .sample_size(30)
         .warm_up_time(Duration::from_millis(300))
-        .measurement_time(Duration::from_millis(1_000));
+        .measurement_time(Duration::from_secs(1));
     targets = restore, hits, misses, slow_answers, many
 }
 

@@ -1,6 +1,7 @@
 //! A frame whose flow is known costs no allocation, whatever it is and wherever it goes. One program
 //! of its own, since it brings an allocator that counts what each thread asks for.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(unsafe_code, reason = "an allocator that counts is an allocator")]
 
 #[allow(dead_code, reason = "what scenarios need is more than this needs")]

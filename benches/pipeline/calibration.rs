@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use wharf::base::hash::Seed;
 
-use crate::cpu_time::now;
+use crate::cpu_time::{now, since};
 
 const ADDITIONS: u64 = 100_000_000;
 /// 256 MiB, far beyond any cache, in lines of 64 bytes.
@@ -31,7 +31,7 @@ pub(crate) fn print() {
 }
 
 fn nanoseconds_each(begun: Duration, n: usize) -> f64 {
-    (now() - begun).as_secs_f64() * 1e9 / n as f64
+    since(begun).as_secs_f64() * 1e9 / f64::from(n as u32)
 }
 
 fn addition() -> f64 {

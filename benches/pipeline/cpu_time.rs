@@ -20,6 +20,11 @@ pub(crate) fn now() -> Duration {
     Duration::new(spent.tv_sec as u64, spent.tv_nsec as u32)
 }
 
+/// What the thread was given since `begun`.
+pub(crate) fn since(begun: Duration) -> Duration {
+    now().saturating_sub(begun)
+}
+
 impl Measurement for CpuTime {
     type Intermediate = Duration;
     type Value = Duration;
@@ -29,7 +34,7 @@ impl Measurement for CpuTime {
     }
 
     fn end(&self, begun: Duration) -> Duration {
-        now() - begun
+        since(begun)
     }
 
     fn add(&self, one: &Duration, two: &Duration) -> Duration {
@@ -41,7 +46,7 @@ impl Measurement for CpuTime {
     }
 
     fn to_f64(&self, value: &Duration) -> f64 {
-        value.as_nanos() as f64
+        value.as_secs_f64() * 1e9
     }
 
     fn formatter(&self) -> &dyn ValueFormatter {
@@ -59,10 +64,12 @@ impl ValueFormatter for NanosecondsEach {
 
     fn scale_throughputs(&self, _: f64, each: &Throughput, values: &mut [f64]) -> &'static str {
         let elements = match each {
-            Throughput::Elements(n) | Throughput::Bytes(n) => *n as f64,
+            Throughput::Elements(n) | Throughput::Bytes(n) => f64::from(*n as u32),
             _ => 1.0,
         };
-        values.iter_mut().for_each(|value| *value /= elements);
+        for value in values {
+            *value /= elements;
+        }
         "ns each"
     }
 

@@ -1,11 +1,6 @@
 //! Scenarios: the whole data path, without an operating system, named as sentences.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![allow(
-    clippy::pedantic,
-    clippy::ptr_arg,
-    reason = "scenarios read as sentences; style serves that"
-)]
 
 mod bridge;
 mod exhaustion;

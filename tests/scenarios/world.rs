@@ -1,9 +1,6 @@
 //! A small world around one data path: networks, endpoints, an uplink with a remote host, and frames
 //! made by etherparse, which knows nothing of our own views.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![allow(clippy::pedantic, reason = "scenarios read as sentences; style serves that")]
-
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -151,6 +148,7 @@ impl Sent {
 
 /// How a network differs from the usual one.
 #[derive(Clone, Copy, Debug, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is an option")]
 pub(crate) struct NetworkOptions {
     pub(crate) open: bool,
     pub(crate) internal: bool,
@@ -176,6 +174,7 @@ impl World {
         Self { dp: Datapath::with_flow_limit(Seed(7), flows), ..Self::new() }
     }
 
+    #[allow(clippy::needless_pass_by_value, reason = "a change is made where it is applied")]
     pub(crate) fn apply(&mut self, delta: Delta) {
         let mut out = Output::default();
         self.dp.apply(self.now, &delta, &mut out);
@@ -391,11 +390,9 @@ impl World {
     }
 
     fn why(&self, port: PortId) -> String {
-        DropReason::all()
-            .map(|reason| (reason, self.dp.drops(port, reason)))
-            .filter(|(_, n)| *n > 0)
-            .map(|(reason, n)| format!("{reason}={n} "))
-            .collect()
+        let named = DropReason::all().map(|reason| (reason, self.dp.drops(port, reason)));
+        let named = named.filter(|(_, n)| *n > 0).map(|(reason, n)| format!("{reason}={n}"));
+        named.collect::<Vec<_>>().join(" ")
     }
 }
 
