@@ -6,6 +6,7 @@
 //! some of the caches and none of the clock. A calibration is printed first: figures without it say
 //! nothing about another machine.
 
+#![allow(clippy::pedantic, clippy::type_complexity, reason = "a bench reads as a list of cases")]
 #![allow(missing_docs, reason = "criterion's macro makes an undocumented function")]
 
 #[path = "pipeline/calibration.rs"]

@@ -29,7 +29,7 @@ fn stderr(output: &Output) -> String {
 }
 
 /// Every command of the design that this version has.
-const COMMANDS: [&str; 24] = [
+const COMMANDS: [&str; 25] = [
     "daemon",
     "run",
     "exec",
@@ -52,6 +52,7 @@ const COMMANDS: [&str; 24] = [
     "trace",
     "status",
     "doctor",
+    "demo",
     "completions",
     "version",
 ];

@@ -1,6 +1,12 @@
 //! What the machine can do at this moment: the measure for nanoseconds of another machine, or of
 //! this one with busy neighbours.
 
+#![allow(
+    clippy::cast_precision_loss,
+    clippy::unchecked_time_subtraction,
+    reason = "figures for people; a clock that only goes forward"
+)]
+
 use std::hint::black_box;
 use std::time::Duration;
 

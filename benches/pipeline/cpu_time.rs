@@ -1,5 +1,11 @@
 //! Processor time of this thread as what criterion measures.
 
+#![allow(
+    clippy::cast_precision_loss,
+    clippy::unchecked_time_subtraction,
+    reason = "figures for people; a clock that only goes forward"
+)]
+
 use std::time::Duration;
 
 use criterion::Throughput;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{Network, Port, Uplink};
 use crate::base::ids::{NetworkId, PortId, PublicationId, UplinkId};
+use crate::stage::dns::Zone;
 use crate::stage::service::publish::Publication;
 use crate::wire::addr::Addr;
 
@@ -26,6 +27,10 @@ pub enum Delta {
     Publish(Publication),
     /// A publication goes.
     Unpublish(PublicationId),
+    /// What a network's name server knows.
+    Names(NetworkId, Arc<Zone>),
+    /// Whom name servers ask about everything else, in order.
+    Resolvers(Arc<[Addr]>),
     /// The host's own addresses: published ports answer on them from inside, too.
     HostAddresses(Arc<[Addr]>),
 }

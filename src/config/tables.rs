@@ -7,6 +7,7 @@ use hashbrown::HashMap;
 use super::{Delta, Network, Port, PortKind, Uplink};
 use crate::base::ids::{DomainId, Generation, NetworkId, PortId, UplinkId};
 use crate::stage::bridge::guard::Guard;
+use crate::stage::dns::Zone;
 use crate::stage::route::lpm::RouteTable;
 use crate::stage::service::publish::PublishTable;
 use crate::wire::addr::{Addr, Family};
@@ -42,6 +43,9 @@ pub struct Tables {
     routes: RouteTable<RouteTarget>,
     publications: PublishTable,
     host_addrs: Arc<[Addr]>,
+    zones: HashMap<NetworkId, Arc<Zone>>,
+    no_zone: Zone,
+    resolvers: Arc<[Addr]>,
     generation: Generation,
 }
 
@@ -133,6 +137,16 @@ impl Tables {
         &self.publications
     }
 
+    /// What a network's name server knows.
+    pub fn zone(&self, id: NetworkId) -> &Zone {
+        self.zones.get(&id).map_or(&self.no_zone, |zone| zone)
+    }
+
+    /// Whom name servers ask.
+    pub fn resolvers(&self) -> &[Addr] {
+        &self.resolvers
+    }
+
     /// Whether `addr` is one at which published ports answer: the host's, or ours on an uplink.
     pub fn is_host_addr(&self, addr: Addr) -> bool {
         self.host_addrs.contains(&addr) || self.uplinks.values().any(|u| u.is_ours(addr))
@@ -147,7 +161,10 @@ impl Tables {
     pub fn apply(&mut self, delta: &Delta) {
         match delta {
             Delta::Network(network) => self.put_network(network),
-            Delta::RemoveNetwork(id) => self.remove_network(*id),
+            Delta::RemoveNetwork(id) => {
+                self.remove_network(*id);
+                self.zones.remove(id);
+            }
             Delta::Port(port) => self.put_port(port),
             Delta::RemovePort(id) => self.remove_port(*id),
             Delta::Uplink(uplink) => {
@@ -164,6 +181,15 @@ impl Tables {
                 self.publications.remove(*id);
             }
             Delta::HostAddresses(addrs) => self.host_addrs = Arc::clone(addrs),
+            // No flow rests on these.
+            Delta::Names(id, zone) => {
+                self.zones.insert(*id, Arc::clone(zone));
+                return;
+            }
+            Delta::Resolvers(resolvers) => {
+                self.resolvers = Arc::clone(resolvers);
+                return;
+            }
         }
         self.bump();
     }

@@ -191,6 +191,7 @@ impl Control {
             .zip(endpoint)
             .map(|(network, endpoint)| compile::endpoint(&network.record, endpoint));
         self.send_deltas(delta.into_iter().collect());
+        self.send_names(record.network);
     }
 
     fn reply(&self, record: &EndpointRecord) -> Result<Attached, ControlError> {
@@ -211,19 +212,19 @@ impl Control {
         })
     }
 
-    /// The name servers of the config file, else the uplink's LAN's, else the host's.
+    /// The gateway; where a LAN named servers of its own, those.
     fn dns_for(&self, record: &EndpointRecord) -> Vec<IpAddr> {
-        let configured = &self.settings.config.dns;
-        if !configured.is_empty() {
-            return configured.clone();
+        let Some(network) = self.state.networks.get(&record.network) else { return Vec::new() };
+        let uplink = compile::uplink_of(&self.state, &network.record);
+        let uplink = uplink.and_then(|id| self.state.uplinks.get(&id));
+        let leased = uplink.into_iter().flat_map(|u| &u.lan.dns);
+        let leased: Vec<IpAddr> = leased.map(|dns| dns.ip()).collect();
+        if !leased.is_empty() {
+            return leased;
         }
-        let network = self.state.networks.get(&record.network);
-        let uplink = network.and_then(|n| compile::uplink_of(&self.state, &n.record));
-        let Some(uplink) = uplink.and_then(|id| self.state.uplinks.get(&id)) else {
-            return Vec::new();
-        };
-        let leased: Vec<_> = uplink.lan.dns.iter().map(|dns| dns.ip()).collect();
-        if leased.is_empty() { self.outside.host.name_servers() } else { leased }
+        let gateways = network.record.subnets.iter().map(|(_, gateway)| *gateway);
+        let speaks = |v6: bool| record.addrs.iter().any(|addr| addr.is_ipv6() == v6);
+        gateways.filter(|gateway| speaks(gateway.is_ipv6())).collect()
     }
 }
 

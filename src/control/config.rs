@@ -22,7 +22,7 @@ pub struct Config {
     pub default_uplink: Option<String>,
     /// MTU of networks that name none; 1500 by default.
     pub mtu: Option<u16>,
-    /// Name servers that containers are told.
+    /// Name servers that are asked about what is outside, in place of the host's.
     pub dns: Vec<IpAddr>,
     /// Host ports to choose from when a publication names none.
     pub publish_ports: Option<PortRange>,

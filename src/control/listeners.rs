@@ -15,6 +15,7 @@ use super::Control;
 use super::compile;
 use super::error::ControlError;
 use super::model::{EventKind, PortRange, Proto, PublishSpec};
+use super::state::UplinkState;
 use super::store::record::PublicationRecord;
 use crate::base::ids::PublicationId;
 use crate::io::host_listen::{ListenError, Listener, Transport};
@@ -68,7 +69,7 @@ impl Control {
 
     /// Whether an address is one of ours that the host does not have.
     fn is_the_switch_s(&self, addr: IpAddr) -> bool {
-        let mut lan = self.state.uplinks.values().flat_map(|u| u.addrs());
+        let mut lan = self.state.uplinks.values().flat_map(UplinkState::addrs);
         let mut networks = self.state.networks.values().filter(|n| n.record.host.is_none());
         lan.any(|(own, _)| own == addr)
             || networks.any(|n| n.record.subnets.iter().any(|(_, gateway)| *gateway == addr))

@@ -31,6 +31,7 @@ pub mod publish_spec;
 mod queries;
 mod random;
 mod reconcile;
+mod resolving;
 mod state;
 pub mod store;
 mod subnets;
@@ -90,6 +91,7 @@ pub struct Control {
     started_ms: u64,
     host_addrs: Vec<IpAddr>,
     listeners: Listeners,
+    resolvers: Vec<IpAddr>,
 }
 
 impl Control {
@@ -105,6 +107,7 @@ impl Control {
             started_ms,
             host_addrs: Vec::new(),
             listeners: Listeners::default(),
+            resolvers: Vec::new(),
         };
         control.restore()?;
         Ok(control)

@@ -2,7 +2,7 @@
 //! namespace. Read anew whenever a decision needs it, not followed: an idle daemon stays asleep.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::ipam::Claim;
 use super::outside::{Host, HostError, HostInterface, OpenedPacket};
@@ -107,11 +107,16 @@ impl Host for SystemHost {
     }
 }
 
-/// Name servers of a `resolv.conf` that a container could reach: none on the host's loopback.
+/// Name servers of a `resolv.conf`, as many as the C library looks at. Without one it asks this host.
 fn name_servers(text: &str) -> Vec<IpAddr> {
+    const MAXNS: usize = 3;
     let lines = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
     let addrs = lines.filter_map(|rest| rest.trim().parse::<IpAddr>().ok());
-    addrs.filter(|a| !a.is_loopback() && !a.is_unspecified()).collect()
+    let mut addrs: Vec<_> = addrs.filter(|a| !a.is_unspecified()).take(MAXNS).collect();
+    if addrs.is_empty() {
+        addrs.push(Ipv4Addr::LOCALHOST.into());
+    }
+    addrs
 }
 
 impl From<NetlinkError> for HostError {
@@ -149,11 +154,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_name_servers_that_a_container_could_reach_are_passed_on() {
+    fn name_servers_are_those_of_resolv_conf_with_loopback_s_and_else_this_host() {
         let text = "search x\nnameserver 127.0.0.53\nnameserver\t9.9.9.9\n#nameserver 1.1.1.1\n\
                     nameserver 2620:fe::fe\nnameserver fe80::1%eth0\nnameserver ::1\n";
-        let wanted: Vec<IpAddr> = vec!["9.9.9.9".parse().unwrap(), "2620:fe::fe".parse().unwrap()];
-        assert_eq!(name_servers(text), wanted);
+        let addrs = |texts: &[&str]| -> Vec<IpAddr> {
+            texts.iter().map(|text| text.parse().unwrap()).collect()
+        };
+        assert_eq!(name_servers(text), addrs(&["127.0.0.53", "9.9.9.9", "2620:fe::fe"]));
+        assert_eq!(name_servers("nameserver 0.0.0.0\n"), addrs(&["127.0.0.1"]));
     }
 
     #[test]

@@ -208,6 +208,7 @@ impl Control {
         let mut deltas = vec![compile::network(&self.state, network)];
         deltas.extend(self.state.members(id).map(|e| compile::endpoint(&network.record, e)));
         self.send_deltas(deltas);
+        self.send_names(id);
     }
 
     fn check_uplink_name(&self, name: &str) -> Result<(), ControlError> {

@@ -79,7 +79,7 @@ pub trait Host: Send + fmt::Debug {
     /// Its own addresses at which something may be published.
     fn addresses(&self) -> Result<Vec<IpAddr>, HostError>;
 
-    /// Its name servers that a container could reach.
+    /// Its name servers, also those on its loopback.
     fn name_servers(&self) -> Vec<IpAddr>;
 
     /// Opens a NIC for frames to `mac`.

@@ -31,6 +31,7 @@ impl Control {
             }
         };
         self.refresh_host_addresses();
+        self.refresh_resolvers();
         for record in snapshot.uplinks {
             self.restore_uplink(record);
         }
@@ -208,6 +209,7 @@ impl Control {
     /// Takes in a changed config file. Uplinks that did not work are tried again, too.
     pub fn reload(&mut self, config: Config) -> Result<(), ControlError> {
         self.settings.config = config;
+        self.refresh_resolvers();
         let broken = self.state.uplinks.values().filter(|u| u.failure.is_some());
         for record in broken.map(|u| u.record.clone()).collect::<Vec<_>>() {
             let spec = record.spec.clone();

@@ -247,6 +247,10 @@ impl Datapath {
         (reply.src, reply.src_port) = route.to;
         let (outside_domain, outside) = match route.snat {
             Snat::Keep => return Ok((reply, None)),
+            Snat::Published(addr, port) => {
+                (reply.dst, reply.dst_port) = (addr, port);
+                return Ok((reply, None));
+            }
             Snat::Masquerade(uplink, addr) => (DomainId::from(uplink), addr),
             Snat::Gateway(addr) => (domain, addr),
         };

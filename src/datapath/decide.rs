@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::inspect::TraceStep;
 use crate::base::ids::{DomainId, NetworkId, PortId, UplinkId};
-use crate::config::{Network, Port, PortKind, RouteTarget, Tables, UplinkKind};
+use crate::config::{Network, Port, PortKind, RouteTarget, Tables, Uplink, UplinkKind};
 use crate::packet::{DropReason, FlowKey};
 use crate::stage::route::icmp_error::IcmpError;
 use crate::wire::addr::{Addr, Family};
@@ -66,6 +66,9 @@ pub enum Snat {
     Keep,
     /// A mapped port of our address on an uplink.
     Masquerade(UplinkId, Addr),
+    /// The host's port at which it is published itself: peers see a server at one place, whoever of the
+    /// two spoke first, and whether or not the flow is remembered.
+    Published(Addr, u16),
     /// A mapped port of the gateway: the answer must come back through us (hairpin in one subnet).
     Gateway(Addr),
 }
@@ -156,7 +159,7 @@ fn from_inside(tables: &Tables, from: &Port, key: &FlowKey, notes: &mut Notes) -
     }
     match tables.route(key.dst) {
         Some(RouteTarget::Network(id)) => to_network(tables, from, network, id, key, notes),
-        None => to_uplink(tables, network, key, notes),
+        None => to_uplink(tables, from, network, key, notes),
     }
 }
 
@@ -236,7 +239,13 @@ fn deliver(
     Decision::Route(Route { egress: port.id, next_hop, to, snat: Snat::Keep })
 }
 
-fn to_uplink(tables: &Tables, network: &Network, key: &FlowKey, notes: &mut Notes) -> Decision {
+fn to_uplink(
+    tables: &Tables,
+    from: &Port,
+    network: &Network,
+    key: &FlowKey,
+    notes: &mut Notes,
+) -> Decision {
     let uplink = network.uplink.filter(|_| !network.internal).and_then(|id| tables.uplink(id));
     let Some(uplink) = uplink else {
         notes.note("route", || format!("network {} has no uplink", network.name));
@@ -259,13 +268,35 @@ fn to_uplink(tables: &Tables, network: &Network, key: &FlowKey, notes: &mut Note
         notes.note("route", || format!("{} is our own address on {}", key.dst, uplink.name));
         return Decision::OwnAddress(uplink.id);
     }
-    let snat = if must_masquerade(key.src) {
+    let snat = if !must_masquerade(key.src) {
+        Snat::Keep
+    } else if let Some((addr, port)) = published_source(tables, from, uplink, own, key) {
+        notes.note("nat", || format!("source is published and becomes {addr}:{port}"));
+        Snat::Published(addr, port)
+    } else {
         notes.note("nat", || format!("source becomes {own}"));
         Snat::Masquerade(uplink.id, own)
-    } else {
-        Snat::Keep
     };
     Decision::Route(Route { egress: uplink.port, next_hop: NextHop::Neighbour(next), to, snat })
+}
+
+/// Where the sender's own port is published on this uplink.
+fn published_source(
+    tables: &Tables,
+    from: &Port,
+    uplink: &Uplink,
+    own: Addr,
+    key: &FlowKey,
+) -> Option<(Addr, u16)> {
+    let source = (key.src, key.src_port);
+    let (publication, port) = tables.publications().of_target(from.id, key.proto, source)?;
+    let at = match publication.host_addr {
+        None => own,
+        Some(any) if any.is_unspecified() && any.family() == own.family() => own,
+        Some(addr) if uplink.is_ours(addr) => addr,
+        Some(_) => return None,
+    };
+    Some((at, port))
 }
 
 /// IPv4 always, and IPv6's unique local addresses (RFC 4193), which nobody outside can answer. Global

@@ -11,9 +11,10 @@ use super::decide::{self, Decision, Notes, Route, Snat};
 use super::hops::Hop;
 use crate::base::time::Time;
 use crate::config::{Port, PortKind, Uplink};
-use crate::packet::{FlowKey, Scope};
-use crate::stage::flow::{Direction, Endpoint, FlowIndex, MappingTable, PortPolicy};
+use crate::packet::Scope;
+use crate::stage::flow::{Direction, Endpoint, Flow, FlowIndex, MappingTable, PortPolicy};
 use crate::stage::service::publish::Publication;
+use crate::wire::addr::Addr;
 
 /// Flows looked at in one slice: some 50 µs.
 const SLICE: usize = 512;
@@ -36,7 +37,7 @@ impl Datapath {
             Decision::Route(route) => {
                 let same = route.egress == responder
                     && route.to == (reply.src, reply.src_port)
-                    && self.is_same_source(route.snat, key, reply);
+                    && self.is_same_source(route.snat, &flow);
                 if same {
                     self.recompile(index, &from, &route);
                 }
@@ -46,7 +47,10 @@ impl Datapath {
                 let network = self.tables.network_of(from.domain);
                 let loopback = network.is_some_and(|n| n.host_loopback);
                 let host = network.and_then(|n| n.host_port);
-                if loopback { responder == self.socket_port() } else { host == Some(responder) }
+                match host {
+                    Some(host) => host == responder,
+                    None => loopback && responder == self.socket_port(),
+                }
             }
             Decision::Host(host) => host == responder,
             Decision::OwnAddress(uplink) => self
@@ -61,12 +65,19 @@ impl Datapath {
     }
 
     /// Whether the packets of a flow leave with a source that they might have today.
-    fn is_same_source(&self, snat: Snat, key: &FlowKey, reply: &FlowKey) -> bool {
+    fn is_same_source(&self, snat: Snat, flow: &Flow) -> bool {
+        let [key, reply] = flow.keys();
         match snat {
             Snat::Keep => reply.dst == key.src,
-            // An address that is ours no more belongs to somebody else; one of several is as good.
+            // An address that is ours no more belongs to somebody else; one of several is as good. A
+            // flow that left by its publication ends with that.
             Snat::Masquerade(uplink, _) => {
-                self.tables.uplink(uplink).is_some_and(|u| u.is_ours(reply.dst))
+                let uplink = self.tables.uplink(uplink);
+                flow.mapping().is_some() && uplink.is_some_and(|u| u.is_ours(reply.dst))
+            }
+            // One that was masqueraded before it was published goes on as it began.
+            Snat::Published(addr, port) => {
+                flow.mapping().is_some() || (reply.dst, reply.dst_port) == (addr, port)
             }
             Snat::Gateway(addr) => reply.dst == addr,
         }
@@ -143,7 +154,8 @@ fn reserve_on(
     reserved: bool,
 ) {
     for (addr, _) in &uplink.addrs {
-        if publication.host_addr.is_some_and(|host| host != *addr) {
+        let wild = |host: Addr| host.is_unspecified() && host.family() == addr.family();
+        if publication.host_addr.is_some_and(|host| host != *addr && !wild(host)) {
             continue;
         }
         let (domain, proto) = (uplink.id.into(), publication.proto);

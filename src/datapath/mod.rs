@@ -23,6 +23,7 @@ mod hops;
 pub mod inspect;
 mod judge;
 mod listing;
+mod names;
 mod output;
 mod pipeline;
 mod send;

@@ -244,12 +244,16 @@ impl Datapath {
             self.emit(port.id, frame.at, frame.batch, frame.out);
             return Ok(());
         }
-        let network = self.tables.network_of(port.domain);
-        if network.is_some_and(|n| n.host_loopback) {
-            return self.commit_routed(port, &self.into_sockets(&slot.key), slot, frame);
+        if Self::is_query(&slot.key) && self.name_server(port, slot, frame)? {
+            return Ok(());
         }
+        let network = self.tables.network_of(port.domain);
+        let loopback = network.is_some_and(|n| n.host_loopback);
         if let Some(host) = network.and_then(|n| n.host_port).filter(|host| *host != port.id) {
             return self.to_host(port, host, slot, frame);
+        }
+        if loopback {
+            return self.commit_routed(port, &self.into_sockets(&slot.key), slot, frame);
         }
         self.reject(port, &slot.parsed, IcmpError::PortUnreachable, DropReason::NoService, frame)
     }

@@ -1,14 +1,14 @@
 //! The socket uplink as a port: frames that leave by it end in sockets of the host.
 //!
 //! A flow of the flow table only remembers the decision; the connection itself lives in
-//! [`SocketFlows`](crate::stage::sockets::SocketFlows), which sees both of its sides.
+//! [`SocketFlows`], which sees both of its sides.
 
 use super::decide::{NextHop, Route, Snat};
 use super::{Datapath, Output};
 use crate::base::ids::PortId;
 use crate::base::time::Time;
 use crate::config::{UplinkKind, link_local};
-use crate::packet::{DropReason, FlowKey, FrameBatch, Parsed};
+use crate::packet::{DropReason, FlowKey, FrameBatch, Parsed, Scope};
 use crate::stage::sockets::{
     Forbidden, FrameSlot, Inside, ListenerId, Published, SocketEvent, SocketFlows, Target,
 };
@@ -35,18 +35,27 @@ impl Datapath {
             domain: entry.port.domain,
             mtu: entry.port.mtu,
             gateway: entry.gateways[usize::from(!parsed.src.is_v4())],
-            redirect: self.redirect(entry.port.domain, parsed.dst),
+            redirect: self.redirect(&FlowKey::new(parsed, entry.port.domain, Scope::Routed)),
         };
         let slot = FrameSlot(at as u16);
         let frame = batch.frame(at);
         self.sockets.frame(now, &inside, parsed, &frame, slot, &mut out.sockets)
     }
 
-    /// The host's loopback, if the gateway's address stands for it on this network.
-    fn redirect(&self, domain: crate::base::ids::DomainId, dst: Addr) -> Option<Addr> {
-        let network = self.tables.network_of(domain)?;
-        let stands_for_host = network.host_loopback && network.is_gateway(dst);
-        stands_for_host.then(|| if dst.is_v4() { Addr::LOOPBACK_V4 } else { Addr::LOOPBACK_V6 })
+    /// What the gateway's address stands for: a resolver of the host, as a name server; the host's
+    /// loopback, if this network's containers may reach it.
+    fn redirect(&self, key: &FlowKey) -> Option<Addr> {
+        let network = self.tables.network_of(key.domain)?;
+        if !network.is_gateway(key.dst) {
+            return None;
+        }
+        if Self::is_query(key)
+            && let Some(resolver) = self.resolver(network, key.dst)
+        {
+            return Some(resolver);
+        }
+        let loopback = if key.dst.is_v4() { Addr::LOOPBACK_V4 } else { Addr::LOOPBACK_V6 };
+        network.host_loopback.then_some(loopback)
     }
 
     /// The way of a packet that answers a client of a published port: back into the client's socket,

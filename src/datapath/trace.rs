@@ -71,11 +71,9 @@ impl Datapath {
 
     fn note_rest(&self, now: Time, decision: Decision, notes: &mut Notes) -> Decision {
         let Decision::Route(route) = decision else { return decision };
-        match route.snat {
-            Snat::Keep => notes.note("nat", || "source is kept".to_owned()),
-            Snat::Masquerade(_, addr) | Snat::Gateway(addr) => {
-                notes.note("nat", || format!("source becomes {addr}"));
-            }
+        // Any other source has been noted where it was decided.
+        if route.snat == Snat::Keep {
+            notes.note("nat", || "source is kept".to_owned());
         }
         match route.next_hop {
             NextHop::Sockets => notes.note("sockets", || "ends in a socket of the host".to_owned()),

@@ -192,6 +192,20 @@ pub(super) fn set_option(
     check_int(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, value.as_ptr().cast(), len) })
 }
 
+/// Has the kernel pass on only what a program of classic BPF accepts.
+pub(super) fn attach_filter(fd: BorrowedFd<'_>, program: &[libc::sock_filter]) -> io::Result<()> {
+    let program = libc::sock_fprog {
+        len: program.len() as libc::c_ushort,
+        filter: program.as_ptr().cast_mut(),
+    };
+    let (level, name) = (libc::SOL_SOCKET, libc::SO_ATTACH_FILTER);
+    let len = size_of::<libc::sock_fprog>() as libc::socklen_t;
+    let value = (&raw const program).cast();
+    // SAFETY: the kernel reads a structure of `len` bytes and the program that it names, which both live
+    // until it returns; it copies the program.
+    check_int(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, value, len) })
+}
+
 /// Reads an option into a list of integers; gives the number of those that the kernel filled.
 pub(super) fn option(
     fd: BorrowedFd<'_>,

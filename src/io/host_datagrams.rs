@@ -4,6 +4,7 @@ use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
 
 use super::host_calls::{self as calls, Control, Name, Received};
+use super::host_ping::RawId;
 use super::host_sockets::{Executed, Features, explain, take_in};
 use crate::packet::FrameBatch;
 use crate::stage::sockets::{SockAddr, SocketError, SocketEvent, SocketId, Via};
@@ -196,11 +197,21 @@ fn described(got: &Received) -> (Option<SockAddr>, Option<Addr>, Option<u16>) {
 /// Length of `struct sock_extended_err`, which the offender's address follows.
 const EXTENDED_ERROR: usize = 16;
 
-/// Reads one entry of the error queue.
-pub(super) fn receive_error(fd: BorrowedFd<'_>, socket: SocketId) -> SocketEvent<'static> {
+/// Reads one entry of the error queue. A raw socket hears of everybody's errors, so those of others
+/// are passed over.
+pub(super) fn receive_error(
+    fd: BorrowedFd<'_>,
+    socket: SocketId,
+    raw: Option<RawId>,
+) -> SocketEvent<'static> {
     let none = SocketEvent::ErrorsDrained { socket };
     let mut sent = [0; icmp::HEADER_LEN];
-    let Ok(got) = calls::receive(fd, &mut sent, libc::MSG_ERRQUEUE) else { return none };
+    let got = loop {
+        let Ok(got) = calls::receive(fd, &mut sent, libc::MSG_ERRQUEUE) else { return none };
+        if raw.is_none_or(|raw| raw.sent(&sent)) {
+            break got;
+        }
+    };
     let errors = [(libc::IPPROTO_IP, libc::IP_RECVERR), (libc::IPPROTO_IPV6, libc::IPV6_RECVERR)];
     let entry = got.control.iter().find(|(level, kind, _)| errors.contains(&(*level, *kind)));
     let to = got.name.get().map(|(addr, port)| SockAddr { addr, port });

@@ -12,6 +12,7 @@ use hashbrown::HashMap;
 use super::host_calls::{self as calls, Control, Name};
 use super::host_datagrams;
 use super::host_listen::{Listener, Transport};
+use super::host_ping::{self, RawId};
 use super::poller::{Poller, Ready, Token, Wish};
 use crate::base::limits::BATCH_FRAMES_MAX;
 use crate::packet::FrameBatch;
@@ -77,6 +78,8 @@ pub(super) struct Entry {
     pub(super) v4: bool,
     connecting: bool,
     watching: bool,
+    /// Of a raw socket for echo requests.
+    raw: Option<RawId>,
 }
 
 /// All host sockets of one worker.
@@ -161,7 +164,14 @@ impl HostSockets {
                 let Some((fd, v4)) = self.datagram_socket(via) else { return Executed::Done };
                 let datagram = host_datagrams::Outgoing { from, to, segment, ttl, v4 };
                 let gather = Gather::new(out, parts, sent);
-                let failed = host_datagrams::send(fd, datagram, gather.parts(), self.features);
+                let failed = match self.raw(via) {
+                    Some(id) => {
+                        let request = id.request(gather.parts());
+                        let parts = &[IoSlice::new(&request)];
+                        host_datagrams::send(fd, datagram, parts, self.features)
+                    }
+                    None => host_datagrams::send(fd, datagram, gather.parts(), self.features),
+                };
                 match (failed, via) {
                     (Err(error), Via::Socket(socket)) => {
                         let (offender, echo_seq) = (crate::wire::addr::Addr::UNSPECIFIED, 0);
@@ -174,7 +184,10 @@ impl HostSockets {
                 }
             }
             SocketCall::Receive { via, headers } => match self.datagram_socket(via) {
-                Some((fd, _)) => host_datagrams::receive(fd, via, headers, received),
+                Some((fd, v4)) => {
+                    let before = self.raw(via).map_or(0, |_| host_ping::before_message(v4));
+                    host_datagrams::receive(fd, via, headers - before.min(headers), received)
+                }
                 None => Executed::Done,
             },
             SocketCall::Send { socket, .. }
@@ -214,6 +227,11 @@ impl HostSockets {
         }
     }
 
+    fn raw(&self, via: Via) -> Option<RawId> {
+        let Via::Socket(id) = via else { return None };
+        self.tables[id.kind() as usize].get(id.slot() as usize)?.as_ref()?.raw
+    }
+
     fn keep(
         &mut self,
         poller: &Poller,
@@ -227,7 +245,7 @@ impl HostSockets {
         if table.len() <= slot {
             table.resize_with(slot + 1, || None);
         }
-        table[slot] = Some(Entry { fd, id, v4, connecting, watching: false });
+        table[slot] = Some(Entry { fd, id, v4, connecting, watching: false, raw: None });
         Ok(())
     }
 
@@ -297,14 +315,19 @@ impl HostSockets {
     }
 
     fn open(&mut self, poller: &Poller, socket: SocketId, v4: bool) -> Executed<'static> {
-        let protocol = match socket.kind() {
-            SocketKind::Ping if v4 => libc::IPPROTO_ICMP,
-            SocketKind::Ping => libc::IPPROTO_ICMPV6,
-            SocketKind::Tcp | SocketKind::Udp => 0,
+        let opened = match socket.kind() {
+            SocketKind::Ping => host_ping::open(v4),
+            SocketKind::Tcp | SocketKind::Udp => {
+                calls::socket(v4, libc::SOCK_DGRAM, 0).map(|fd| (fd, None))
+            }
         };
-        let result = calls::socket(v4, libc::SOCK_DGRAM, protocol).and_then(|fd| {
+        let result = opened.and_then(|(fd, raw)| {
             host_datagrams::prepare(fd.as_fd(), v4, self.features);
-            self.keep(poller, (fd, socket), v4, false)
+            self.keep(poller, (fd, socket), v4, false)?;
+            if let Some(entry) = self.entry(socket) {
+                entry.raw = raw;
+            }
+            Ok(())
         });
         match result {
             Ok(()) => Executed::Done,
@@ -372,7 +395,7 @@ impl Entry {
                 return self.peek(skip, len as usize, usize::from(headers), received);
             }
             SocketCall::ReceiveError { .. } => {
-                return Executed::Event(host_datagrams::receive_error(fd, socket));
+                return Executed::Event(host_datagrams::receive_error(fd, socket, self.raw));
             }
             SocketCall::WatchWritable { .. } => {
                 self.watching = true;

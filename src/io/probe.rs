@@ -248,7 +248,7 @@ fn capabilities() -> [Finding; 3] {
 
 fn ping() -> Finding {
     let question = Question {
-        name: "ping sockets",
+        name: "echo requests",
         yes: "containers can ping through the `sockets` uplink",
         no: "pings through the `sockets` uplink are answered with an error",
         advice: "`sysctl net.ipv4.ping_group_range='0 2147483647'`",
@@ -260,7 +260,12 @@ fn ping() -> Finding {
     let others = rustix::process::getgroups().unwrap_or_default();
     groups.extend(others.iter().map(|gid| gid.as_raw()));
     let shown = range.replace('\t', " ");
-    question.is(groups.iter().any(|&gid| in_range(&range, gid)), format!("groups {shown}"))
+    if groups.iter().any(|&gid| in_range(&range, gid)) {
+        return question.answer(Answer::Yes, format!("ping sockets for groups {shown}"));
+    }
+    let raw = has_capability(CapabilitySet::NET_RAW);
+    let found = if raw { "raw sockets (CAP_NET_RAW)" } else { "neither ping nor raw sockets" };
+    question.is(raw, format!("{found}; ping sockets are for groups {shown}"))
 }
 
 fn in_range(range: &str, gid: u32) -> bool {

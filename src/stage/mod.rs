@@ -2,6 +2,7 @@
 //! `datapath` joins them and hands each the answers it needs.
 
 pub mod bridge;
+pub mod dns;
 pub mod flow;
 pub mod lease;
 pub mod respond;

@@ -129,6 +129,33 @@ fn programs_get_json() {
     });
 }
 
+/// Made to fail from outside, in the midst of it: a publication is taken back.
+#[test]
+fn what_fails_is_shown_the_rest_goes_on_and_the_exit_code_says_so() {
+    in_world("demo::what_fails_is_shown_the_rest_goes_on_and_the_exit_code_says_so", |dir| {
+        let before = Machine::now();
+        let mut child = demo(dir, &[]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        lines.find(|line| line.starts_with("1. One network")).expect("it has begun");
+        let runtime_dir = fs::read_dir(dir).unwrap().next().unwrap().unwrap().path().join("run");
+        let mut unpublish = Command::new(wharf_binary());
+        unpublish.arg("--runtime-dir").arg(runtime_dir).args(["unpublish", "web", "1180:5000/udp"]);
+        assert!(unpublish.status().unwrap().success());
+        let rest: Vec<String> = lines.collect();
+        assert_eq!(child.wait().unwrap().code(), Some(1));
+        let failed: Vec<_> = rest.iter().filter(|line| line.contains('✗')).collect();
+        assert_eq!(failed.len(), 6, "{rest:?}");
+        for line in failed {
+            assert!(line.contains("UDP") && line.contains("Connection refused"), "{line}");
+        }
+        let text = rest.join("\n");
+        has_line(&text, &["✓ TCP  IPv6", "Gbit/s"]);
+        has_line(&text, &["PROTO", "STATE", "TRANSLATED"]);
+        has_line(&text, &[&format!("{} passed, 6 failed, in ", CHECKS - 6)]);
+        assert_nothing_left(dir, &before);
+    });
+}
+
 #[test]
 fn a_kept_world_can_be_entered_and_ends_by_a_signal() {
     in_world("demo::a_kept_world_can_be_entered_and_ends_by_a_signal", |dir| {
@@ -140,11 +167,12 @@ fn a_kept_world_can_be_entered_and_ends_by_a_signal() {
             .unwrap();
         let mut hints = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
         let exec = hints.find(|line| line.contains(" exec app sh")).expect("how to enter");
-        let runtime_dir = exec.split_whitespace().nth(2).unwrap().to_owned();
+        let runtime_dir =
+            exec.split_whitespace().skip_while(|word| *word != "--runtime-dir").nth(1).unwrap();
         hints.find(|line| line.starts_with("Enter or Ctrl-C")).expect("how to end it");
         let wharf = |words: &str| {
             let mut command = Command::new(wharf_binary());
-            command.arg("--runtime-dir").arg(&runtime_dir).args(words.split(' '));
+            command.arg("--runtime-dir").arg(runtime_dir).args(words.split(' '));
             command.output().unwrap()
         };
         assert!(stdout(&wharf("ps")).contains("1180->5000/tcp"));
@@ -168,9 +196,8 @@ fn a_demo_that_is_killed_takes_its_world_with_it() {
         eventually("the world is gone", Duration::from_secs(20), || {
             let now = Machine::now();
             let running = |m: &Machine| m.processes.iter().filter(|p| p.contains("wharf")).count();
-            let processes = running(&now);
-            (now.links, now.namespaces, processes)
-                == (before.links.clone(), before.namespaces, running(&before))
+            (&now.links, now.namespaces, running(&now))
+                == (&before.links, before.namespaces, running(&before))
         });
     });
 }

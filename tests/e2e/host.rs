@@ -87,11 +87,15 @@ fn the_host_s_connections_go_on_when_the_daemon_is_killed() {
         let a = world.container("a", "--network blue");
         let host = NetNs::current().unwrap();
         let transfers = FAMILIES.map(|family| Transfer::start(&host, &a.ns(), a.addr(family)));
-        transfers.iter().for_each(|transfer| transfer.goes_on(4 << 20, 2 * PATIENCE));
+        for transfer in &transfers {
+            transfer.goes_on(4 << 20, 2 * PATIENCE);
+        }
         world.kill_daemon();
         world.start("");
         assert!(addresses_of("wharf0").contains(&"10.20.0.1/24".to_owned()));
-        transfers.iter().for_each(|transfer| transfer.goes_on(8 << 20, 3 * PATIENCE));
+        for transfer in &transfers {
+            transfer.goes_on(8 << 20, 3 * PATIENCE);
+        }
         for transfer in transfers {
             transfer.finish();
         }

@@ -1,9 +1,11 @@
 //! End to end: real TAPs, namespaces and kernels. Runs as root and as any user.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time")]
 
 mod attach;
 mod commands;
 mod control;
+mod crowd;
 mod demo;
 mod frames;
 mod gone;
@@ -14,8 +16,10 @@ mod host;
 mod isolation;
 mod lease;
 mod modes;
+mod names;
 mod packet_uplink;
 mod packets;
+mod paths;
 mod probes;
 mod processes;
 mod published;

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use wharf::io::netlink::Netlink;
 use wharf::io::netns::{NetNs, in_namespace};
 use wharf::io::process::prepare_network;
+use wharf::io::sysctl;
 use wharf::wire::addr::Family;
 
-use crate::support::{PATIENCE, configure, isolated};
-use crate::traffic::{NEVER, serve_whoami, whoami_tcp, whoami_udp};
-use crate::world::{BLUE, Container, FAMILIES, World, eventually};
+use crate::support::{self, PATIENCE, configure, isolated};
+use crate::traffic::{NEVER, ping, serve_whoami, whoami_tcp, whoami_udp};
+use crate::world::{BLUE, Container, FAMILIES, RED, World, eventually};
 
 /// Ports of the container, and the host's ports that lead to it.
 const INSIDE: u16 = 5000;
@@ -61,15 +62,24 @@ fn gateway(family: Family) -> IpAddr {
 
 /// A world with the network `blue`, started with these options.
 fn in_world(name: &str, uplink: &str, body: impl FnOnce(&World, &Outside)) {
-    isolated(name, || {
-        let dir = tempfile::tempdir().unwrap();
-        let outside = Outside::new();
-        let world = World::without_daemon(dir.path());
-        world.start(uplink);
-        world.ok(&format!("network create blue {BLUE}"));
-        body(&world, &outside);
-        let _ = world.output(&["daemon", "stop", "--release"]);
-    });
+    support::in_world(name, |dir| furnished(dir, uplink, body));
+}
+
+fn furnished(dir: &Path, uplink: &str, body: impl FnOnce(&World, &Outside)) {
+    let outside = Outside::new();
+    let world = World::without_daemon(dir);
+    world.start(uplink);
+    world.ok(&format!("network create blue {BLUE}"));
+    body(&world, &outside);
+}
+
+/// Ends its daemon, however the test ends.
+struct Ended<'a>(&'a World);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.output(&["daemon", "stop", "--release"]);
+    }
 }
 
 fn web(world: &World) -> Container {
@@ -206,11 +216,11 @@ fn what_keeps_a_port_from_being_listened_on_is_the_answer() {
         if !rustix::process::getuid().is_root() {
             return;
         }
+        sysctl::set(Path::new("ipv4/ip_unprivileged_port_start"), "1024").unwrap();
         let low = World::unprivileged(&world.path("low"));
         low.ok(&format!("network create blue {BLUE}"));
         let refused = low.refused("run --network blue -p 81:80 -- true");
         refused.says(125, &["port 81 is privileged", "ip_unprivileged_port_start"]);
-        let _ = low.output(&["daemon", "stop", "--release"]);
     });
 }
 
@@ -236,6 +246,7 @@ fn resident_kib(pid: u64) -> u64 {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "a bound in real time")]
 fn twelve_thousand_ports_are_published_in_a_second_and_fifty_megabytes() {
     let name = "published::twelve_thousand_ports_are_published_in_a_second_and_fifty_megabytes";
     in_world(name, "--uplink sockets", |world, outside| {
@@ -258,5 +269,74 @@ fn twelve_thousand_ports_are_published_in_a_second_and_fifty_megabytes() {
         let start = Instant::now();
         world.ok("detach web");
         println!("closed after {:?}", start.elapsed());
+    });
+}
+
+#[test]
+fn containers_ping_by_ping_sockets_or_by_raw_ones_or_are_told_that_they_may_not() {
+    let name =
+        "published::containers_ping_by_ping_sockets_or_by_raw_ones_or_are_told_that_they_may_not";
+    // Not where everybody may have ping sockets: an ordinary user could not forbid them again.
+    let dir = || tempfile::tempdir().unwrap();
+    isolated(name, || {
+        furnished(dir().path(), "--uplink sockets", |world, _outside| {
+            let _end = Ended(world);
+            let remotes: [IpAddr; 2] =
+                ["192.0.2.9", "2001:db8::9"].map(|text| text.parse().unwrap());
+            let low = World::unprivileged(&world.path("low"));
+            let _low_end = Ended(&low);
+            low.ok(&format!("network create blue {RED} --uplink default"));
+            low.ok("uplink create default --sockets");
+            for (world, may) in [(world, true), (&low, false)] {
+                let web = world.container("web", "--network blue");
+                for remote in remotes {
+                    let pinged = ping(&web.ns(), remote, PATIENCE);
+                    assert_eq!(pinged.is_ok(), may, "{remote}: {pinged:?}");
+                    let code = pinged.err().and_then(|error| error.raw_os_error());
+                    assert!(
+                        may || [Some(13), Some(113)].contains(&code),
+                        "at once, and why: {code:?}"
+                    );
+                }
+            }
+            // Several at once, each with its own answer.
+            let web = world.running("web");
+            std::thread::scope(|scope| {
+                for remote in remotes.into_iter().cycle().take(8) {
+                    let ns = web.ns();
+                    scope.spawn(move || ping(&ns, remote, PATIENCE).unwrap());
+                }
+            });
+            // A fresh namespace permits ping sockets to nobody; this permits them to the test's user.
+            sysctl::set(Path::new("ipv4/ping_group_range"), "0 0").unwrap();
+            let other = low.container("other", "--network blue");
+            for remote in remotes {
+                ping(&other.ns(), remote, PATIENCE).unwrap();
+            }
+        });
+    });
+}
+
+/// `wharf run -p 8080:8000 -- python3 -m http.server 8000`, and nothing before it.
+#[test]
+fn a_newcomer_needs_nothing_but_run() {
+    support::in_world("published::a_newcomer_needs_nothing_but_run", |dir| {
+        let outside = Outside::new();
+        for starter in [&[][..], &World::UNPRIVILEGED[..]] {
+            let world = World::started_by(dir, starter);
+            let web = world.container("web", "-p 8080:5000");
+            serve_whoami(&web.ns(), INSIDE);
+            for family in FAMILIES {
+                for ns in [&outside.remote, &outside.host] {
+                    let to = SocketAddr::new(Outside::address(family), 8080);
+                    whoami_tcp(ns, to, PATIENCE).unwrap();
+                }
+                let to = SocketAddr::new(loopback(family), 8080);
+                whoami_tcp(&outside.host, to, PATIENCE).unwrap();
+            }
+            let daemon = world.daemon();
+            world.ok("stop -t 0 web");
+            assert!(daemon.ended_within(4 * PATIENCE).unwrap(), "it ends with its last container");
+        }
     });
 }

@@ -70,7 +70,7 @@ fn without_any_privilege_containers_reach_each_other() {
     });
 }
 
-fn find<'a>(list: &'a Value, wanted: impl Fn(&Value) -> bool) -> &'a Value {
+fn find(list: &Value, wanted: impl Fn(&Value) -> bool) -> &Value {
     let found = list.as_array().unwrap().iter().find(|item| wanted(item));
     found.unwrap_or_else(|| panic!("not in {list:#}"))
 }

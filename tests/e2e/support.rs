@@ -197,3 +197,11 @@ pub(crate) fn give_up_capabilities() {
     rustix::thread::set_capabilities(None, sets).unwrap();
     assert!(!may_make_namespaces());
 }
+
+/// Lets the calling thread open no raw socket any more.
+pub(crate) fn give_up_raw_sockets() {
+    let mut sets = rustix::thread::capabilities(None).unwrap();
+    sets.effective.remove(CapabilitySet::NET_RAW);
+    sets.permitted.remove(CapabilitySet::NET_RAW);
+    rustix::thread::set_capabilities(None, sets).unwrap();
+}

@@ -81,21 +81,30 @@ impl World {
         world
     }
 
+    /// What takes every privilege away. The one exception: the test's only user is number 0, which the
+    /// kernel refuses to map into a further user namespace without it. An ordinary user maps another
+    /// number.
+    pub(crate) const UNPRIVILEGED: [&str; 3] =
+        ["setpriv", "--inh-caps=-all", "--bounding-set=-all,+setfcap"];
+
+    /// Directories without a daemon, and what starts `wharf`.
+    pub(crate) fn started_by(dir: &Path, starter: &[&str]) -> Self {
+        let starter = starter.iter().map(|word| (*word).to_owned()).collect();
+        Self { dir: dir.to_owned(), starter }
+    }
+
     /// The same as a user without any privilege sees it, whoever runs the test.
     pub(crate) fn unprivileged(dir: &Path) -> Self {
-        let mut world = Self::without_daemon(dir);
-        // The one exception: the test's only user is number 0, which the kernel refuses to map into a
-        // further user namespace without it. An ordinary user maps another number.
-        let words = ["setpriv", "--inh-caps=-all", "--bounding-set=-all,+setfcap"];
-        world.starter = words.map(str::to_owned).into();
+        let world = Self::started_by(dir, &Self::UNPRIVILEGED);
         world.start("");
         world
     }
 
-    /// Starts the daemon, without an uplink if none is named; returns when it answers.
+    /// Starts the daemon, a fresh one without an uplink if none is named; returns when it answers.
     #[track_caller]
     pub(crate) fn start(&self, options: &str) {
-        let uplink = if options.contains("--uplink") { "" } else { "--uplink none" };
+        let settled = options.contains("--uplink") || self.state_dir().exists();
+        let uplink = if settled { "" } else { "--uplink none" };
         self.ok(&format!("daemon --background {uplink} {options}"));
     }
 
@@ -124,6 +133,8 @@ impl World {
         };
         command.args(args).stdin(Stdio::null());
         command.env("WHARF_RUNTIME_DIR", self.runtime_dir());
+        // For a daemon that `run` starts.
+        command.env("WHARF_STATE_DIR", self.state_dir());
         // A daemon that `wharf run` starts by itself has its state here, too.
         command.env("WHARF_STATE_DIR", self.state_dir());
         // The user's own configuration is none of the tests' business.

@@ -134,3 +134,57 @@ fn masquerade_never_takes_a_published_port() {
         assert_ne!(there.src().1, 1180);
     }
 }
+
+/// A daemon that was replaced knows the publications and no flows; whoever speaks first, the client
+/// must go on seeing the address it talks to.
+#[test]
+fn an_answer_whose_flow_is_forgotten_leaves_from_the_published_port_and_its_flow_goes_on() {
+    for family in FAMILIES {
+        let mut world = World::new();
+        let net = world.network(NetworkOptions::default());
+        let (web, remote) = (world.endpoint(net), world.uplink());
+        world.publish(1, UDP, 1180, &web, 5000);
+        world.publish(2, TCP, 1180, &web, 5000);
+        let (from, to) = ((own(family), 1180), (remote.addr(family), 40_000));
+        for frame in [
+            udp(&web, web.router, 5000, to, b"news"),
+            tcp(&web, web.router, 5000, to, "A", (500, 900), b"more"),
+        ] {
+            let out = world.pass_resolving(web.port, &frame, &remote);
+            assert_eq!((out.port, out.src(), out.dst()), (UPLINK_PORT, from, to));
+            out.assert_checksums();
+        }
+        for frame in [
+            udp(&remote, UPLINK_MAC, 40_000, from, b"thanks"),
+            tcp(&remote, UPLINK_MAC, 40_000, from, "A", (900, 504), b""),
+        ] {
+            let back = world.pass(UPLINK_PORT, &frame);
+            assert_eq!(
+                (back.port, back.src(), back.dst()),
+                (web.port, to, (web.addr(family), 5000))
+            );
+            back.assert_checksums();
+        }
+        // Other ports of the container are masqueraded as ever.
+        let other = world.pass(web.port, &udp(&web, web.router, 5001, to, b"else"));
+        assert_eq!(other.src(), (own(family), 5001));
+    }
+}
+
+#[test]
+fn a_flow_that_left_by_its_publication_ends_with_it() {
+    for family in FAMILIES {
+        let mut world = World::new();
+        let net = world.network(NetworkOptions::default());
+        let (old, new, remote) = (world.endpoint(net), world.endpoint(net), world.uplink());
+        world.publish(1, UDP, 1180, &old, 5000);
+        let news = udp(&old, old.router, 5000, (remote.addr(family), 40_000), b"news");
+        assert_eq!(world.pass_resolving(old.port, &news, &remote).src(), (own(family), 1180));
+        world.apply(Delta::Unpublish(PublicationId(1)));
+        world.publish(2, UDP, 1180, &new, 6000);
+        let to = (own(family), 1180);
+        let frame = udp(&remote, UPLINK_MAC, 40_000, to, b"whose?");
+        assert_eq!(world.pass(UPLINK_PORT, &frame).port, new.port);
+        assert_eq!(world.pass(old.port, &news).src(), (own(family), 5000));
+    }
+}

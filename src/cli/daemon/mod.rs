@@ -13,6 +13,7 @@ mod dataplane;
 mod idle;
 mod log;
 mod place;
+mod resolvers;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -298,6 +299,7 @@ fn start_control(
     let settings = Settings { config, paths, clock: unix_millis, queues: QUEUES };
     let control = Arc::new(Mutex::new(Control::new(settings, outside)?));
     dataplane::listen(notices, &control)?;
+    resolvers::follow(&control)?;
     Ok(control)
 }
 

@@ -41,6 +41,8 @@ impl Daemon {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("--runtime-dir").arg(dir.path()).arg("daemon");
         command.arg("--config").arg(config).arg("--state-dir").arg(demo.join("state"));
+        // The way out will be a LAN, which there is not yet.
+        command.args(["--uplink", "none"]);
         // A service manager that waits for somebody's readiness does not wait for this one's.
         command.env_remove("NOTIFY_SOCKET").env_remove("WHARF_RUNTIME_DIR");
         let launch = Launch::new(&dir, &mut command)?;

@@ -10,8 +10,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use super::check::Family;
 use super::probe::inside;
-use super::world::{Host, PUBLISHED, World};
-use crate::cli::output::Failure;
+use super::world::{PUBLISHED, World};
+use crate::cli::output::{Failure, facts};
 use crate::io::process::{SignalFd, may_make_namespaces};
 
 /// How long a caller may take to take the answer.
@@ -71,25 +71,25 @@ fn answer(mut stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
 }
 
 fn how_to_enter(world: &World) -> String {
-    let wharf = format!("wharf --runtime-dir {}", world.daemon.dir.path().display());
+    let exe = std::env::current_exe().unwrap_or_else(|_| "wharf".into());
+    let wharf = format!("{} --runtime-dir {}", exe.display(), world.daemon.dir.path().display());
     let (web, public) = (world.web.server(Family::V4), world.uplink(Family::V4));
-    let mut text = format!(
-        "The world stays. In another terminal, as the same user:\n  {wharf} ps\n  \
-         {wharf} exec app sh     and there: curl http://{web}/\n"
-    );
-    let enter = |host: &Host| enter_command(host.pid());
-    text += &format!(
-        "  {}     the remote host; and there: curl http://{public}:{PUBLISHED}/\n",
-        enter(&world.remote)
-    );
-    let daemon = world.daemon.process().pid();
-    text += &format!("  {}     where the daemon is\n", enter_command(daemon));
-    text += "Enter or Ctrl-C ends it, and leaves nothing behind.";
-    text
+    let ways = facts(&[
+        ("look around", format!("{wharf} ps")),
+        ("be in app", format!("{wharf} exec app sh")),
+        ("be on the remote host", nsenter(world.remote.pid())),
+        ("be where the daemon is", nsenter(world.daemon.process().pid())),
+    ]);
+    format!(
+        "The world stays. In another terminal, as the same user:\n{ways}\n\
+         Who comes is greeted by web, from app at http://{web}/, from the remote host at \
+         http://{public}:{PUBLISHED}/.\n\
+         Enter or Ctrl-C ends it, and leaves nothing behind."
+    )
 }
 
 /// Entering as util-linux does it. Root has not made a user namespace.
-fn enter_command(pid: u32) -> String {
+fn nsenter(pid: u32) -> String {
     let user = if is_initial_user_namespace() { "" } else { "-U --preserve-credentials " };
     format!("nsenter -t {pid} {user}-n")
 }

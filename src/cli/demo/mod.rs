@@ -94,7 +94,7 @@ fn outside(global: &Global, args: &Demo) -> Outcome {
     let child = process::spawn(&mut command, isolation, || {
         prepare_network().map(|()| Vec::new()).map_err(|error| error.to_string())
     })
-    .map_err(no_namespace)?;
+    .map_err(|error| no_namespace(&error))?;
     let code = child.wait_forwarding(&signals)?;
     // An orderly end has left no holder; after any other it holds nothing that anybody could use.
     let holder = daemon::runtime_dir(&dir.0).holder_socket();
@@ -103,8 +103,8 @@ fn outside(global: &Global, args: &Demo) -> Outcome {
     Ok(u8::try_from(code).unwrap_or(EXIT_FAILURE))
 }
 
-fn no_namespace(error: SpawnError) -> Failure {
-    let failure = Failure::new(&error);
+fn no_namespace(error: &SpawnError) -> Failure {
+    let failure = Failure::new(error);
     match error {
         SpawnError::UserNamespace(_) | SpawnError::Namespaces(_) | SpawnError::IdMap(_) => failure
             .hint("the demo lives in namespaces of its own; `wharf doctor` says what is missing"),
@@ -153,6 +153,11 @@ impl Drop for Directory {
             _ => {}
         }
     }
+}
+
+/// How long ago that was.
+fn since(start: Duration) -> Duration {
+    now().saturating_sub(start)
 }
 
 /// Time that passes evenly, from some start.

@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use super::check::{Pair, Proto};
 use super::icmp::{Answer, Witness, echo_request, ping_socket};
-use super::now;
+use super::{now, since};
 use crate::io::netns::{NetNs, in_namespace};
 use crate::io::random;
 
@@ -35,8 +35,7 @@ pub(super) fn tcp(
     server: SocketAddr,
 ) -> Result<Exchange, String> {
     let listener = inside(at, || TcpListener::bind(server)).map_err(cannot("listen"))?;
-    let start = now();
-    let mut client = connect(from, to).map_err(cannot("connect"))?;
+    let (mut client, start) = connect(from, to).map_err(cannot("connect"))?;
     let (mut served, peer) = accept(&listener).map_err(cannot("accept"))?;
     let work = || -> io::Result<Exchange> {
         let sent = Pair { from: client.local_addr()?, to: client.peer_addr()? };
@@ -46,7 +45,7 @@ pub(super) fn tcp(
         expect(&said, |buf| served.read_exact(buf).map(|()| buf.len()))?;
         served.write_all(&said)?;
         expect(&said, |buf| client.read_exact(buf).map(|()| buf.len()))?;
-        Ok(Exchange { sent, seen, time: now() - start })
+        Ok(Exchange { sent, seen, time: since(start) })
     };
     let done = { work }().map_err(cannot("exchange bytes"));
     // The client closes first, so that the server's port is free at once.
@@ -68,6 +67,7 @@ pub(super) fn udp(
         let said = nonce()?;
         let start = now();
         client.send(&said)?;
+        arrived(&server, &client)?;
         let mut peer = None;
         expect(&said, |buf| {
             let (length, from) = server.recv_from(buf)?;
@@ -78,7 +78,7 @@ pub(super) fn udp(
         server.send_to(&said, peer)?;
         // A connected socket takes only what comes from where it sends to.
         expect(&said, |buf| client.recv(buf))?;
-        let time = now() - start;
+        let time = since(start);
         let sent = Pair { from: client.local_addr()?, to };
         Ok(Exchange { sent, seen: Pair { from: peer, to: server.local_addr()? }, time })
     };
@@ -96,7 +96,7 @@ pub(super) fn ping(from: &NetNs, at: &NetNs, to: IpAddr) -> Result<Exchange, Str
         client.send(&echo_request(to, &said))?;
         let mut reply = [0; 64];
         let length = client.recv(&mut reply)?;
-        let time = now() - start;
+        let time = since(start);
         if reply.get(8..length) != Some(&said) {
             return Err(io::Error::other("another answer came"));
         }
@@ -116,34 +116,38 @@ pub(super) fn refused(
     to: SocketAddr,
 ) -> Result<(Answer, Duration), String> {
     let witness = inside(from, || Witness::new(own)).map_err(cannot("watch"))?;
-    let start = now();
-    let sent = inside(from, || match proto {
-        Proto::Tcp => TcpStream::connect_timeout(&to, PATIENCE).map(drop),
-        Proto::Udp => udp_to(to).and_then(|socket| ask(&socket, &nonce()?)),
-        Proto::Ping => {
-            ping_socket(to.ip()).and_then(|socket| ask(&socket, &echo_request(to.ip(), &nonce()?)))
-        }
-    });
-    let time = now() - start;
+    let (sent, time) = inside(from, || {
+        let start = now();
+        let sent = match proto {
+            Proto::Tcp => TcpStream::connect_timeout(&to, PATIENCE).map(drop),
+            Proto::Udp => udp_to(to).and_then(|socket| ask(&socket, &nonce()?)),
+            Proto::Ping => ping_socket(to.ip())
+                .and_then(|socket| ask(&socket, &echo_request(to.ip(), &nonce()?))),
+        };
+        Ok((sent, since(start)))
+    })
+    .map_err(cannot("send"))?;
     match sent {
         Ok(()) => Err("it arrived".to_owned()),
         Err(error) if is_timeout(&error) => Err(format!("no answer within {PATIENCE:?}")),
         Err(error) => {
             let answer = witness.answer(to.ip(), PATIENCE);
-            answer
-                .map(|answer| (answer, time))
-                .map_err(|_| format!("{error}, without a router's answer"))
+            let answer = answer.map_err(|_| format!("{error}, without a router's answer"))?;
+            Ok((answer, time))
         }
     }
 }
 
-/// A connection out of a namespace.
-pub(super) fn connect(from: &NetNs, to: SocketAddr) -> io::Result<TcpStream> {
-    let stream = inside(from, || TcpStream::connect_timeout(&to, PATIENCE))?;
+/// A connection out of a namespace, and when it was begun.
+pub(super) fn connect(from: &NetNs, to: SocketAddr) -> io::Result<(TcpStream, Duration)> {
+    let (stream, start) = inside(from, || {
+        let start = now();
+        Ok((TcpStream::connect_timeout(&to, PATIENCE)?, start))
+    })?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.set_nodelay(true)?;
-    Ok(stream)
+    Ok((stream, start))
 }
 
 /// The next caller, if one comes.
@@ -176,6 +180,16 @@ fn udp_to(to: SocketAddr) -> io::Result<UdpSocket> {
     socket.connect(to)?;
     socket.set_read_timeout(Some(PATIENCE))?;
     Ok(socket)
+}
+
+/// Waits until something is at the server, or the client is told that it did not get there.
+fn arrived(server: &UdpSocket, client: &UdpSocket) -> io::Result<()> {
+    let mut fds = [PollFd::new(server, PollFlags::IN), PollFd::new(client, PollFlags::IN)];
+    let timeout = PATIENCE.try_into().map_err(|_| io::ErrorKind::InvalidInput)?;
+    if poll(&mut fds, Some(&timeout))? > 0 && fds[0].revents().is_empty() {
+        client.recv(&mut [0; 64])?;
+    }
+    Ok(())
 }
 
 /// Sends and waits for an answer, whatever it is.

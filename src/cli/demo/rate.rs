@@ -8,9 +8,9 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::check::Family;
-use super::now;
 use super::probe::{accept, connect, inside};
 use super::world::Host;
+use super::{now, since};
 use crate::cli::human::bytes;
 
 /// How long is sent, in each family.
@@ -67,13 +67,13 @@ impl Rate {
 fn transfer(family: Family, from: &Host, to: &Host) -> io::Result<(u64, u64, Duration)> {
     let server = to.server(family);
     let listener = inside(&to.ns, || TcpListener::bind(server))?;
-    let client = connect(&from.ns, server)?;
+    let (client, _) = connect(&from.ns, server)?;
     let (served, _) = accept(&listener)?;
     let start = now();
     thread::scope(|scope| {
         let sender = thread::Builder::new().spawn_scoped(scope, || send(client, start + LENGTH))?;
         let received = receive(served);
-        let time = now() - start;
+        let time = since(start);
         let sent = sender.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         Ok((sent?, received?, time))
     })

@@ -1,14 +1,14 @@
 //! What is shown: each line as soon as it is known, or all of it as JSON at the end.
 
-use std::io::{IsTerminal, Write, stdout};
+use std::io::{IsTerminal, stdout};
 use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::Serialize;
 
 use super::check::Outcome;
-use super::now;
 use super::rate::Rate;
+use super::{now, since};
 use crate::api::client::Client;
 use crate::cli::flows::flows_table;
 use crate::cli::human::{count, list};
@@ -17,6 +17,8 @@ use crate::control::model::{FlowQuery, FlowView, StatsInfo};
 
 /// `10.20.0.2:40000 → 192.0.2.9:5000`, and the same in IPv6.
 const PAIR_WIDTH: usize = 33;
+/// The same after `seen as `.
+const CAME_WIDTH: usize = PAIR_WIDTH + 8;
 
 /// How it is shown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -145,7 +147,7 @@ impl Report {
         let stats = client.stats()?;
         let failed = self.failed();
         let passed = self.results().count() - failed;
-        let time = now().saturating_sub(self.begin);
+        let time = since(self.begin);
         if self.style == Style::Json {
             let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
             let chapters = &self.chapters;
@@ -160,8 +162,7 @@ impl Report {
         self.tell(&format!("\n{}", totals(&stats)))?;
         let colour = if failed == 0 { "1;32" } else { "1;31" };
         let sum = format!("{passed} passed, {failed} failed, in {:.1} s", time.as_secs_f64());
-        line(&paint(self.style, colour, &sum))?;
-        stdout().flush().map_err(Failure::from)
+        line(&paint(self.style, colour, &sum))
     }
 }
 
@@ -182,24 +183,25 @@ fn mark(style: Style, ok: bool) -> String {
 /// One line: what was sent, and what the other end saw or the router said.
 fn check_line(style: Style, outcome: &Outcome) -> String {
     let Outcome { proto, family, sent, seen, answer, error, ok, .. } = outcome;
-    let mut text = format!("  {} {proto:<4} {family}  {sent:<PAIR_WIDTH$}  ", mark(style, *ok));
-    match (seen, answer) {
-        (Some(seen), _) if seen == sent => {
-            text += &format!("{:<w$}", "seen unchanged", w = PAIR_WIDTH + 8)
-        }
-        (Some(seen), _) => {
-            text += &format!("seen as {}", paint(style, "36", &format!("{seen:<PAIR_WIDTH$}")));
-        }
-        (None, Some(answer)) => text += &format!("{:<w$}", answer.to_string(), w = PAIR_WIDTH + 8),
-        (None, None) => {}
+    let came = match (seen, answer) {
+        (Some(seen), _) if seen == sent => "seen unchanged".to_owned(),
+        (Some(seen), _) => format!("seen as {seen}"),
+        (None, Some(answer)) => answer.to_string(),
+        (None, None) => String::new(),
+    };
+    // Padded before it is painted: what paints has no width.
+    let came = format!("{came:<CAME_WIDTH$}");
+    let is_changed = seen.as_ref().is_some_and(|seen| seen != sent);
+    let came = if is_changed { paint(style, "36", &came) } else { came };
+    let time = outcome
+        .micros
+        .map_or_else(String::new, |micros| paint(style, "2", &format!("  {}", in_millis(micros))));
+    let mark = mark(style, *ok);
+    let line = format!("  {mark} {proto:<4} {family}  {sent:<PAIR_WIDTH$}  {came}{time}");
+    match error {
+        Some(error) => format!("{}  {}", line.trim_end(), paint(style, "31", error)),
+        None => line,
     }
-    if let Some(micros) = outcome.micros {
-        text += &paint(style, "2", &format!("  {}", in_millis(micros)));
-    }
-    if let Some(error) = error {
-        text = format!("{}  {}", text.trim_end(), paint(style, "31", error));
-    }
-    text
 }
 
 fn rate_line(style: Style, rate: &Rate) -> String {

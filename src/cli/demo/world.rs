@@ -3,12 +3,15 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use rustix::process::Signal;
 
 use super::check::Family;
 use super::daemon::Daemon;
+use super::now;
 use super::report::Report;
 use crate::cli::human::list;
 use crate::cli::join::{Join, Joined};
@@ -27,6 +30,8 @@ pub(super) const PORT: u16 = 5000;
 pub(super) const PUBLISHED: u16 = 1180;
 /// The uplink's end of the LAN.
 const LAN_INTERFACE: &str = "lan0";
+/// A host that does not speak IPv6 by then never will.
+const SETTLING: Duration = Duration::from_secs(2);
 
 /// One network stack, kept alive by a process.
 #[derive(Debug)]
@@ -101,7 +106,7 @@ impl World {
     /// Builds it and says what is there.
     pub(super) fn build(demo: &Path, report: &mut Report) -> Result<Self, Failure> {
         // What most often is missing gets the plainest answer.
-        in_namespace(&NetNs::staging()?, || Tap::open("wharf-probe", 1))?.map_err(no_tap)?;
+        Tap::open("wharf-probe", 1).map_err(no_tap)?;
         report.begin()?;
         let daemon = Daemon::start(demo)?;
         report.fact("daemon", &format!("process {}", daemon.process().pid()), &[])?;
@@ -130,6 +135,7 @@ impl World {
         let app = container(&daemon, "app", "blue", &[], report)?;
         let web = container(&daemon, "web", "blue", &publish, report)?;
         let db = container(&daemon, "db", "green", &[], report)?;
+        settle(&remote)?;
         report.fact("switch", "on the LAN", &uplink)?;
         report.fact("remote", "on the LAN", &remote.addresses)?;
         Ok(Self { app, web, db, remote, daemon, uplink, gateways })
@@ -199,6 +205,22 @@ fn remote_host(addresses: &[IpNet]) -> Result<Host, Failure> {
         netlink.set_up(index)
     })??;
     Ok(host)
+}
+
+/// Waits until a host speaks IPv6, which begins when the kernel has noticed that the cable is plugged
+/// in: at once, or, where both ends of a veth pair happen to have the same number, within a second.
+fn settle(host: &Host) -> Result<(), Failure> {
+    let end = now() + SETTLING;
+    loop {
+        let addresses = in_namespace(&host.ns, || Netlink::open()?.addresses())??;
+        let speaks = addresses.iter().any(|address| {
+            address.net.addr().is_ipv6() && address.link_local && !address.tentative
+        });
+        if speaks || now() > end {
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
 }
 
 fn no_tap(error: TapError) -> Failure {

@@ -1,10 +1,12 @@
 //! What a fresh network and mount namespace needs before a command is at home in it.
 
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount,
+};
 
 use crate::io::netlink::{Netlink, NetlinkError};
 use crate::io::random;
@@ -43,23 +45,34 @@ pub fn prepare_network() -> Result<(), SetupError> {
 }
 
 /// Lays a file with this content over `target`, in the calling process's mount namespace only. The
-/// content lives in a file without a name, so that nothing is left over when the namespace ends.
+/// content lives in a file system without a place of its own, so that nothing is left over when the
+/// namespace ends. (A file without a name would do, but nothing could be laid over that one again.)
 pub fn overlay_file(target: &Path, content: &[u8]) -> Result<(), SetupError> {
     let failed = |source| SetupError::Overlay { target: target.to_owned(), source };
     let mut suffix = [0; 8];
     random::fill(&mut suffix).map_err(failed)?;
     let name = format!("wharf-{:016x}", u64::from_ne_bytes(suffix));
-    let path = std::env::temp_dir().join(name);
+    let place = std::env::temp_dir().join(name);
+    std::fs::DirBuilder::new().mode(0o700).create(&place).map_err(failed)?;
+    let result = overlay_from(&place, target, content);
+    let _ = std::fs::remove_dir(&place);
+    result.map_err(failed)
+}
+
+fn overlay_from(place: &Path, target: &Path, content: &[u8]) -> io::Result<()> {
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    mount("wharf", place, "tmpfs", flags, Some(c"size=64k,mode=0755"))?;
+    let path = place.join("content");
     let write = || {
         let mut options = std::fs::OpenOptions::new();
         let mut file = options.write(true).create_new(true).mode(0o644).open(&path)?;
         file.write_all(content)?;
-        Ok(mount_bind(&path, target)?)
+        io::Result::Ok(mount_bind(&path, target)?)
     };
     let result = write();
-    // The mount keeps the content.
-    let _ = std::fs::remove_file(&path);
-    result.map_err(failed)
+    // The other mount keeps the content.
+    unmount(place, UnmountFlags::DETACH)?;
+    result
 }
 
 /// What is mounted here from now on is not seen outside; what is mounted outside is seen here.

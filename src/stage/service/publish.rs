@@ -5,6 +5,7 @@
 //! is one object, and a page of neighbouring ports takes 1 KiB. There is one such table for each
 //! protocol and each host address that somebody named, and one for "any address"; the named one wins.
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use hashbrown::HashMap;
@@ -130,6 +131,8 @@ pub struct PublishTable {
     places: HashMap<PublicationId, u32>,
     any: HashMap<u8, Ports>,
     named: HashMap<(u8, Addr), Ports>,
+    /// The other way round: places by endpoint, protocol and first port of the endpoint.
+    targets: BTreeMap<(PortId, u8, u16, PublicationId), u32>,
 }
 
 impl PublishTable {
@@ -167,6 +170,7 @@ impl PublishTable {
             ports.set(port, place);
         }
         self.places.insert(publication.id, place);
+        self.targets.insert(target_key(&publication), place);
         match self.publications.get_mut(place as usize) {
             Some(slot) => *slot = Some(publication),
             None => self.publications.push(Some(publication)),
@@ -179,6 +183,7 @@ impl PublishTable {
         let place = self.places.remove(&id)?;
         let publication = self.publications[place as usize].take()?;
         self.free.push(place);
+        self.targets.remove(&target_key(&publication));
         let proto = publication.proto;
         let ports = match publication.host_addr {
             None => self.any.get_mut(&proto),
@@ -213,6 +218,25 @@ impl PublishTable {
         place(addr).or_else(|| place(family))
     }
 
+    /// The publication of an endpoint's own port, and the host's port for it. Of several that overlap,
+    /// one that begins nearest is found.
+    pub fn of_target(
+        &self,
+        endpoint: PortId,
+        proto: u8,
+        (addr, port): (Addr, u16),
+    ) -> Option<(&Publication, u16)> {
+        let (least, most) = (PublicationId(0), PublicationId(u32::MAX));
+        let upto = (endpoint, proto, 0, least)..=(endpoint, proto, port, most);
+        let (_, place) = self.targets.range(upto).next_back()?;
+        let publication = self.publications[*place as usize].as_ref()?;
+        let offset = port.checked_sub(publication.target_port)?;
+        let host_port = publication.host_ports.start().checked_add(offset)?;
+        let is_it = publication.host_ports.contains(&host_port)
+            && publication.target(addr.family(), host_port) == Some((addr, port));
+        is_it.then_some((publication, host_port))
+    }
+
     /// A publication by its name.
     pub fn get(&self, id: PublicationId) -> Option<&Publication> {
         self.publications[*self.places.get(&id)? as usize].as_ref()
@@ -241,6 +265,10 @@ impl PublishTable {
         });
         pages.sum::<usize>() + self.publications.capacity() * size_of::<Publication>()
     }
+}
+
+fn target_key(publication: &Publication) -> (PortId, u8, u16, PublicationId) {
+    (publication.endpoint, publication.proto, publication.target_port, publication.id)
 }
 
 #[cfg(test)]

@@ -48,7 +48,12 @@ fn lines_align_whatever_was_seen() {
         failed,
     ];
     let lines: Vec<_> = lines.iter().map(|outcome| check_line(Style::Plain, outcome)).collect();
-    insta::assert_snapshot!(lines.join("\n"), @"");
+    insta::assert_snapshot!(lines.join("\n"), @r"
+    ✓ TCP  IPv4  10.20.0.2:40000 → 10.20.0.3:5000   seen unchanged                               1.23 ms
+    ✓ ping IPv6  fd20::2 → fd99::9                  seen as fd99::2 → fd99::9                    1.23 ms
+    ✓ UDP  IPv4  10.20.0.2:40000 → 10.30.0.2:5000   ICMP 3/13, prohibited, from 10.20.0.1        1.23 ms
+    ✗ TCP  IPv4  10.20.0.2 → 10.20.0.3:5000  cannot connect: no answer within 2s
+    ");
 }
 
 #[test]

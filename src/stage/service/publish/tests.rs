@@ -147,3 +147,30 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_endpoint_s_own_port_is_found_by_its_publication() {
+    let mut table = PublishTable::new();
+    let target = |port| ("172.17.0.2".parse().unwrap(), port);
+    let of = |table: &PublishTable, endpoint, port| {
+        let found = table.of_target(PortId(endpoint), TCP, target(port));
+        found.map(|(publication, host_port)| (publication.id.0, host_port))
+    };
+    table.insert(publication(1, None, 8080..=8089)).unwrap();
+    assert_eq!(of(&table, 1, 80), Some((1, 8080)));
+    assert_eq!(of(&table, 1, 89), Some((1, 8089)));
+    assert_eq!(of(&table, 1, 79), None);
+    assert_eq!(of(&table, 1, 90), None);
+    assert_eq!(of(&table, 2, 80), None, "another endpoint's");
+    assert!(table.of_target(PortId(1), UDP, target(80)).is_none());
+    let foreign = ("172.17.0.3".parse().unwrap(), 80);
+    assert!(table.of_target(PortId(1), TCP, foreign).is_none());
+    // The same ports once more, elsewhere: the younger one, until it goes.
+    let again = Publication { endpoint: PortId(1), ..publication(2, None, 9080..=9089) };
+    table.insert(again).unwrap();
+    assert_eq!(of(&table, 1, 81), Some((2, 9081)));
+    table.remove(PublicationId(2)).unwrap();
+    assert_eq!(of(&table, 1, 81), Some((1, 8081)));
+    table.remove(PublicationId(1)).unwrap();
+    assert_eq!(of(&table, 1, 81), None);
+}

@@ -64,6 +64,8 @@ pub struct UdpFlow {
     id: SocketId,
     /// As the container's datagrams are keyed, but without a destination.
     key: FlowKey,
+    /// Family of the host's socket: a resolver's may be another than the container's.
+    v4_outside: bool,
     link: Link,
     port: PortId,
     gateway: Addr,
@@ -142,8 +144,13 @@ impl UdpFlow {
     }
 }
 
-fn without_destination(key: &FlowKey) -> FlowKey {
-    FlowKey { dst: Addr::UNSPECIFIED, dst_port: 0, ..*key }
+/// What a socket is shared by: everything from one inside address and port. What is redirected has
+/// sockets of its own, and so have queries to a name server, which are redirected elsewhere.
+fn inside_of(key: &FlowKey, inside: &Inside) -> FlowKey {
+    let redirected = inside.redirect.is_some();
+    let dst = if redirected { key.dst } else { Addr::UNSPECIFIED };
+    let dst_port = if redirected && key.dst_port == DNS { DNS } else { 0 };
+    FlowKey { dst, dst_port, ..*key }
 }
 
 impl UdpFlows {
@@ -207,9 +214,12 @@ impl UdpFlows {
         shared: &mut Shared,
         out: &mut SocketOutput,
     ) -> Result<SocketId, DropReason> {
-        let key = without_destination(key);
+        let key = inside_of(key, inside);
+        let v4 = inside.redirect.unwrap_or(key.src).is_v4();
         let hash = key.hash(shared.seed);
-        let same = |slot: &u32| self.slab.at(*slot).is_some_and(|flow| flow.key == key);
+        let same = |slot: &u32| {
+            self.slab.at(*slot).is_some_and(|flow| (flow.key, flow.v4_outside) == (key, v4))
+        };
         if let Some(flow) = self.index.find(hash, same).and_then(|slot| self.slab.at(*slot)) {
             return Ok(flow.id);
         }
@@ -217,6 +227,7 @@ impl UdpFlows {
         let made = self.slab.insert(|id| UdpFlow {
             id,
             key,
+            v4_outside: v4,
             link: Link { inside: parsed.src_mac, gateway: parsed.dst_mac },
             port: inside.port,
             gateway: inside.gateway.unwrap_or(parsed.dst),
@@ -238,7 +249,7 @@ impl UdpFlows {
         let rehash = |slot: &u32| slab.at(*slot).map_or(0, |flow| flow.key.hash(seed));
         self.index.insert_unique(hash, id.slot(), rehash);
         shared.stats.udp_opened += 1;
-        out.call(SocketCall::Open { socket: id, v4: key.src.is_v4() });
+        out.call(SocketCall::Open { socket: id, v4 });
         Ok(id)
     }
 
