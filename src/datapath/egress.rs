@@ -43,7 +43,9 @@ impl Datapath {
         out: &mut Output,
     ) {
         if batch.is_gso(at, Gso::UdpL4) && !self.takes_uso(port) {
-            self.emit_split(port, at, batch, out);
+            // Cutting uses a frame up, and in a flood another port may be about to get it whole.
+            let copy = batch.frame(at).to_owned();
+            self.emit_split(port, copy, out);
             return;
         }
         self.count_sent(port, batch.len_of(at));
@@ -60,6 +62,10 @@ impl Datapath {
             self.drop_frame(port, DropReason::PortGone);
             return;
         }
+        if frame.offload().gso == Gso::UdpL4 && !self.takes_uso(port) {
+            self.emit_split(port, frame, out);
+            return;
+        }
         let counters = self.port_counters(port);
         counters.tx_frames += 1;
         counters.tx_bytes += frame.len() as u64;
@@ -67,11 +73,9 @@ impl Datapath {
     }
 
     /// Cuts a super-frame that the port's device cannot take (UDP before Linux 6.2).
-    fn emit_split(&mut self, port: PortId, at: usize, batch: &mut FrameBatch, out: &mut Output) {
-        // Cutting uses the frame up, and in a flood another port may be about to get it whole.
-        let mut copy = batch.frame(at).to_owned();
-        let segments = Parsed::new(copy.bytes())
-            .and_then(|parsed| split::Segments::new(copy.frame(), &parsed));
+    fn emit_split(&mut self, port: PortId, mut whole: PacketBuf, out: &mut Output) {
+        let segments = Parsed::new(whole.bytes())
+            .and_then(|parsed| split::Segments::new(whole.frame(), &parsed));
         let mut segments = match segments {
             Ok(segments) => segments,
             Err(reason) => {

@@ -55,6 +55,8 @@ use self::pipeline::Scratch;
 
 /// How often learned addresses and flows are looked at for expiry when nothing else happens.
 const HOUSEKEEPING: Span = Span::from_secs(1);
+/// How soon they are looked at again when more were over than one pass may remove.
+const BACKLOG: Span = Span::from_millis(1);
 /// Flows that one expiry pass may remove, so that a pause stays under a millisecond.
 const EXPIRY_BUDGET: usize = 2_048;
 
@@ -161,11 +163,11 @@ impl Datapath {
         if now < self.housekeeping {
             return;
         }
-        self.expire_flows(now);
+        let backlog = self.expire_flows(now);
         for fdb in self.fdbs.values_mut() {
             fdb.expire(now);
         }
-        self.housekeeping = now + HOUSEKEEPING;
+        self.housekeeping = now + if backlog { BACKLOG } else { HOUSEKEEPING };
     }
 
     /// When [`tick`](Self::tick) wants to be called next; `None` when nothing is pending.
@@ -191,12 +193,14 @@ impl Datapath {
         .min()
     }
 
-    fn expire_flows(&mut self, now: Time) {
+    /// Ends what has been idle for too long; whether more is waiting for its end.
+    fn expire_flows(&mut self, now: Time) -> bool {
         let (mappings, hops) = (&mut self.mappings, &mut self.hops);
-        self.flows.expire(now, EXPIRY_BUDGET, |flow| {
+        let flows = self.flows.expire(now, EXPIRY_BUDGET, |flow| {
             commit::release(mappings, hops, now, &flow);
         });
-        mappings.expire(now, EXPIRY_BUDGET, |_| {});
+        let idle = mappings.expire(now, EXPIRY_BUDGET, |_| {});
+        flows == EXPIRY_BUDGET || idle == EXPIRY_BUDGET
     }
 
     fn forget_port(&mut self, now: Time, id: PortId, out: &mut Output) {

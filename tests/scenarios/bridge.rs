@@ -215,3 +215,23 @@ fn nobody_borrows_an_address_by_being_written_to_under_it() {
         world.dropped(b.port, &answer, DropReason::GuardAddress);
     }
 }
+
+#[test]
+fn a_super_datagram_that_waited_for_a_neighbour_is_cut_for_a_device_that_cannot() {
+    for family in FAMILIES {
+        let mut world = World::new();
+        let net = world.network(NetworkOptions::default());
+        let (a, remote) = (world.endpoint(net), world.uplink());
+        world.change_port(UPLINK_PORT, |port| port.uso = false);
+        let via_router = Host { mac: a.router, ..remote };
+        let (frame, offload) = uso(&a, &via_router, family, 1_000);
+        let asked = world.send_offloaded(a.port, &frame, offload);
+        assert_eq!(asked.len(), 1, "a question");
+        let released = world.send(UPLINK_PORT, &answer_to(&asked[0], &remote));
+        assert_eq!(released.len(), 5);
+        for segment in released {
+            assert_eq!((segment.dst_mac(), segment.offload.gso), (remote.mac, Gso::None));
+            segment.assert_checksums();
+        }
+    }
+}

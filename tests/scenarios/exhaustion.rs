@@ -143,3 +143,29 @@ fn arp_or_ndp(world: &mut World, remote: &Host, family: Family) -> Vec<u8> {
     assert_eq!(asked.len(), 1, "{family:?}: asked again");
     answer_to(&asked[0], remote)
 }
+
+#[test]
+fn fifty_thousand_flows_that_end_together_are_gone_within_a_second_and_in_small_steps() {
+    let mut world = World::new();
+    let net = world.network(NetworkOptions::default());
+    let (a, b) = (world.endpoint(net), world.endpoint(net));
+    for n in 0..50_000_u32 {
+        let (from, to) = (1_000 + (n % 10_000) as u16, 1 + (n / 10_000) as u16);
+        world.pass(a.port, &udp(&a, b.mac, from, (b.v4.into(), 1_000 + to), b"x"));
+    }
+    world.advance(Span::from_secs(122));
+    let begun = world.now;
+    let mut ticks = 0;
+    while let Some(at) = world.dp.next_deadline(world.now) {
+        let before = world.dp.footprint().flows;
+        // Flows that changes made stale are swept meanwhile, 512 at a time and at once.
+        world.now = at.max(world.now);
+        world.advance(Span::ZERO);
+        assert!(before - world.dp.footprint().flows <= 4_096, "a step is small");
+        ticks += 1;
+    }
+    let footprint = world.dp.footprint();
+    assert_eq!((footprint.flows, footprint.hops), (0, 0));
+    let took = (world.now - begun).as_millis();
+    assert!(took <= 1_000 && ticks <= 200, "{ticks} ticks in {took} ms");
+}
