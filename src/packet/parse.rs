@@ -158,9 +158,17 @@ impl Parsed {
 
     /// Whether the IPv4 header checksum of `frame` is right, options included (RFC 1812 5.2.2); true
     /// for other protocols. Not part of [`new`](Self::new): a bridged frame is its receiver's to judge.
+    #[inline]
     pub fn ipv4_checksum_is_right(&self, frame: &[u8]) -> bool {
+        if self.l3 != L3::V4 {
+            return true;
+        }
         let header = frame.get(L3_OFFSET..usize::from(self.l4)).unwrap_or_default();
-        self.l3 != L3::V4 || checksum::sum(header) == 0xffff
+        let sum = match header.try_into() {
+            Ok(plain) => checksum::sum_header(plain),
+            Err(_) => checksum::sum(header),
+        };
+        sum == 0xffff
     }
 
     #[inline]
