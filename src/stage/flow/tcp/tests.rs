@@ -438,24 +438,28 @@ fn converse(scales: [u8; 2], steps: &[(u8, u16, u16)]) {
     };
     let mut ends = [end(i(0), r(0), scales[0]), end(r(0), i(0), scales[1])];
     tcp.track(Initiator, &ends[0].segment(i(0), 0, u16::MAX)).unwrap();
-    let mut wire: Vec<(Direction, TcpSegment)> = Vec::new();
+    // What is on its way, and how many have overtaken it.
+    let mut wire: Vec<(Direction, TcpSegment, u8)> = Vec::new();
     for (what, amount, window) in steps {
         let dir = if what & 1 == 0 { Initiator } else { Responder };
         let sender = &mut ends[dir.index()];
         match what >> 1 & 3 {
             0 | 1 => {
                 let room = sender.limit.wrapping_sub(sender.next).min(u32::from(*amount));
-                wire.push((dir, sender.segment(sender.next, room, *window)));
+                wire.push((dir, sender.segment(sender.next, room, *window), 0));
                 sender.next = sender.next.wrapping_add(room);
             }
             2 => {
                 let flying = sender.next.wrapping_sub(sender.unacked).min(u32::from(*amount));
-                wire.push((dir, sender.segment(sender.unacked, flying, *window)));
+                wire.push((dir, sender.segment(sender.unacked, flying, *window), 0));
             }
             _ if !wire.is_empty() => {
-                // Neighbours may change places; each passes the tracker, and one in eight is lost.
-                let at = usize::from(*amount) % wire.len().min(3);
-                let (dir, segment) = wire.remove(at);
+                // Neighbours may change places; each passes the tracker, and one in eight is lost. Nobody
+                // is overtaken more than twice: what comes more than a window late is no use to anybody.
+                let at = wire.iter().take_while(|(_, _, overtaken)| *overtaken < 2).count();
+                let at = usize::from(*amount) % (at + 1).min(wire.len()).min(3);
+                wire[..at].iter_mut().for_each(|(_, _, overtaken)| *overtaken += 1);
+                let (dir, segment, _) = wire.remove(at);
                 assert_eq!(tcp.track(dir, &segment), Ok(Transition::Unchanged), "{segment:?}");
                 if window % 8 != 0 {
                     let scale = ends[dir.index()].scale;
