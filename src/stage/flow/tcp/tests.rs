@@ -458,7 +458,9 @@ fn converse(scales: [u8; 2], steps: &[(u8, u16, u16)]) {
                 // is overtaken more than twice: what comes more than a window late is no use to anybody.
                 let at = wire.iter().take_while(|(_, _, overtaken)| *overtaken < 2).count();
                 let at = usize::from(*amount) % (at + 1).min(wire.len()).min(3);
-                wire[..at].iter_mut().for_each(|(_, _, overtaken)| *overtaken += 1);
+                for (_, _, overtaken) in &mut wire[..at] {
+                    *overtaken += 1;
+                }
                 let (dir, segment, _) = wire.remove(at);
                 assert_eq!(tcp.track(dir, &segment), Ok(Transition::Unchanged), "{segment:?}");
                 if window % 8 != 0 {
