@@ -66,9 +66,7 @@ impl Datapath {
             self.emit_split(port, frame, out);
             return;
         }
-        let counters = self.port_counters(port);
-        counters.tx_frames += 1;
-        counters.tx_bytes += frame.len() as u64;
+        self.count_delivered(port, frame.len());
         out.owned(port, frame);
     }
 

@@ -96,7 +96,7 @@ impl Datapath {
         }
     }
 
-    /// Counts the packet in its flow and lets TCP's state machine see it.
+    /// Counts the packet in its flow (or leaves it to the next one) and lets TCP's state machine see it.
     pub(super) fn track(
         &mut self,
         now: Time,
@@ -126,6 +126,10 @@ fn track(
     let mut transition = Transition::Unchanged;
     if flow.tcp.phase() != Phase::None && parsed.fragment == Fragment::Whole {
         transition = track_tcp(flow, direction, parsed, frame)?;
+        if transition == Transition::Over {
+            // The packet belongs to the flow that comes next.
+            return Ok(transition);
+        }
     }
     flow.count(direction, parsed.ip_len);
     Ok(transition)

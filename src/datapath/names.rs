@@ -4,7 +4,6 @@
 //! from the gateway's address to a resolver of the host. No flow of the flow table remembers a query's
 //! decision: the next one from the same port may be about another name.
 
-use super::decide::{NextHop, Route, Snat};
 use super::slow::Frame;
 use super::{Datapath, pipeline::Slot};
 use crate::config::{Network, Port};
@@ -41,10 +40,7 @@ impl Datapath {
         let forwards = self.resolver(network, parsed.dst).is_some();
         if slot.key.proto == ipv6::TCP {
             if forwards {
-                let to = (slot.key.dst, slot.key.dst_port);
-                let egress = self.socket_port();
-                let route = Route { egress, next_hop: NextHop::Sockets, to, snat: Snat::Keep };
-                self.commit_routed(port, &route, slot, frame)?;
+                self.commit_routed(port, &self.into_sockets(&slot.key), slot, frame)?;
             }
             return Ok(forwards);
         }

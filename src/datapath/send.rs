@@ -28,7 +28,7 @@ impl Datapath {
         if transition == Transition::Over {
             // The responder of a finished connection begins a new one between the same ports.
             self.remove_flow(frame.now, index);
-            return self.slow_again(slot, frame);
+            return self.slow_steps(slot, frame);
         }
         self.send_on(index, direction, slot, frame)
     }

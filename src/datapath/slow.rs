@@ -39,7 +39,12 @@ impl Datapath {
         }
     }
 
-    fn slow_steps(&mut self, slot: &Slot, frame: &mut Frame<'_>) -> Result<(), DropReason> {
+    /// Takes a frame through the stages; once more, if its flow has just ended.
+    pub(super) fn slow_steps(
+        &mut self,
+        slot: &Slot,
+        frame: &mut Frame<'_>,
+    ) -> Result<(), DropReason> {
         let parsed = &slot.parsed;
         let Some(entry) = self.tables.entry(frame.ingress) else {
             return Err(DropReason::PortGone);
@@ -99,15 +104,6 @@ impl Datapath {
         self.routed(port, slot, frame)
     }
 
-    /// Takes a frame whose flow has just ended through the stages once more.
-    pub(super) fn slow_again(
-        &mut self,
-        slot: &Slot,
-        frame: &mut Frame<'_>,
-    ) -> Result<(), DropReason> {
-        self.slow_steps(slot, frame)
-    }
-
     /// Learns where a station is, unless the configuration says it.
     fn learn(&mut self, port: &Port, mac: Mac, now: Time) -> Result<(), DropReason> {
         if port.guard || port.kind == PortKind::Host || mac == port.mac {
@@ -155,9 +151,9 @@ impl Datapath {
         if !self.port_counters(port.id).flood.allow(frame.now, 1) {
             return Err(DropReason::FloodLimit);
         }
-        let members = self.tables.members(port.domain).to_vec();
-        let mut sent = false;
-        for id in members {
+        let (mut sent, mut next) = (false, 0);
+        while let Some(&id) = self.tables.members(port.domain).get(next) {
+            next += 1;
             let Some(other) = self.tables.port(id) else { continue };
             if id == port.id || (port.isolated && other.isolated) {
                 continue;
@@ -240,8 +236,7 @@ impl Datapath {
         slot: &Slot,
         frame: &mut Frame<'_>,
     ) -> Result<(), DropReason> {
-        if echo::answer(&mut frame.batch.frame(frame.at), &slot.parsed) {
-            self.emit(port.id, frame.at, frame.batch, frame.out);
+        if self.answer_echo(port, slot, frame) {
             return Ok(());
         }
         if Self::is_query(&slot.key) && self.name_server(port, slot, frame)? {
@@ -265,10 +260,18 @@ impl Datapath {
         slot: &Slot,
         frame: &mut Frame<'_>,
     ) -> Result<(), DropReason> {
-        if echo::answer(&mut frame.batch.frame(frame.at), &slot.parsed) {
-            self.emit(port.id, frame.at, frame.batch, frame.out);
+        if self.answer_echo(port, slot, frame) {
             return Ok(());
         }
         self.reject(port, &slot.parsed, IcmpError::PortUnreachable, DropReason::NotPublished, frame)
+    }
+
+    /// Answers a ping where it came from; `false`: it is none.
+    fn answer_echo(&mut self, port: &Port, slot: &Slot, frame: &mut Frame<'_>) -> bool {
+        let answered = echo::answer(&mut frame.batch.frame(frame.at), &slot.parsed);
+        if answered {
+            self.emit(port.id, frame.at, frame.batch, frame.out);
+        }
+        answered
     }
 }

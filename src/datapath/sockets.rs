@@ -120,7 +120,7 @@ impl Datapath {
         self.sockets.unpublish(listener);
     }
 
-    /// Counts a frame that the socket uplink delivered.
+    /// Counts a frame that left by `port` on its own, not in a batch.
     pub fn count_delivered(&mut self, port: PortId, bytes: usize) {
         let counters = self.port_counters(port);
         counters.tx_frames += 1;
