@@ -1,11 +1,14 @@
 //! `wharf run` and its modes, `exec`, `stop`, signals and exit codes, in namespaces of the test's own.
 
 use std::net::IpAddr;
-use std::os::unix::process::CommandExt;
-use std::process::Output;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::{Child, Command, Output};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use wharf::io::netlink::Netlink;
 use wharf::io::netns::{NetNs, in_namespace};
 
@@ -13,7 +16,7 @@ use crate::support::{PATIENCE, in_world};
 use crate::traffic::{ping, serve_whoami, whoami_tcp};
 use crate::world::{BLUE, FAMILIES, RED, World, eventually, namespaces};
 
-fn world(dir: &std::path::Path) -> World {
+fn world(dir: &Path) -> World {
     let world = World::new(dir);
     world.ok(&format!("network create blue {BLUE}"));
     world
@@ -98,21 +101,36 @@ fn the_exit_code_is_the_command_s_own_in_every_mode() {
     });
 }
 
-/// A `wharf run` whose command appends a word to `log` for each signal and ends with TERM.
-fn listening(world: &World, log: &std::path::Path) -> std::process::Child {
+/// A `wharf run` on `terminal` whose command appends a word to `log` for each signal and ends with TERM.
+fn listening(world: &World, log: &Path, terminal: OwnedFd) -> Child {
     let file = log.display();
     let script = format!(
         "trap 'echo int >> {file}' INT; trap 'echo usr1 >> {file}' USR1; \
          trap 'echo term >> {file}; exit 5' TERM; echo ready >> {file}; \
          while :; do sleep 0.02; done"
     );
-    let mut command = world.command(&["run", "--network", "blue", "--name", "web", "--"]);
-    let run = command.args(["sh", "-c", &script]).process_group(0).spawn().unwrap();
+    let wharf = world.command(&["run", "--network", "blue", "--name", "web", "--"]);
+    // Makes it the terminal of a session of its own, and takes the process's place.
+    let mut command = Command::new("setsid");
+    command.arg("--ctty").arg(wharf.get_program()).args(wharf.get_args());
+    command.envs(wharf.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    let run = command.args(["sh", "-c", &script]).stdin(terminal).spawn().unwrap();
     eventually("the command runs", PATIENCE, || log.exists());
     run
 }
 
-fn said(log: &std::path::Path) -> Vec<String> {
+/// A terminal: the keyboard's end, and the end that programs have.
+fn terminal() -> (OwnedFd, OwnedFd) {
+    let keyboard = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&keyboard).unwrap();
+    unlockpt(&keyboard).unwrap();
+    let name = ptsname(&keyboard, Vec::new()).unwrap();
+    let flags = OFlags::RDWR | OFlags::NOCTTY;
+    let screen = rustix::fs::open(name.as_c_str(), flags, Mode::empty()).unwrap();
+    (keyboard, screen)
+}
+
+fn said(log: &Path) -> Vec<String> {
     std::fs::read_to_string(log).unwrap().lines().map(str::to_owned).collect()
 }
 
@@ -121,7 +139,8 @@ fn a_signal_to_wharf_run_reaches_the_command() {
     in_world("modes::a_signal_to_wharf_run_reaches_the_command", |dir| {
         let world = world(dir);
         let log = world.path("log");
-        let mut run = listening(&world, &log);
+        let (_keyboard, screen) = terminal();
+        let mut run = listening(&world, &log, screen);
         for (signal, word) in [(Signal::USR1, "usr1"), (Signal::TERM, "term")] {
             kill_process(Pid::from_child(&run), signal).unwrap();
             eventually(word, PATIENCE, || said(&log).last().unwrap() == word);
@@ -138,8 +157,9 @@ fn ctrl_c_reaches_the_command_once() {
     in_world("modes::ctrl_c_reaches_the_command_once", |dir| {
         let world = world(dir);
         let log = world.path("log");
-        let mut run = listening(&world, &log);
-        kill_process_group(Pid::from_child(&run), Signal::INT).unwrap();
+        let (keyboard, screen) = terminal();
+        let mut run = listening(&world, &log, screen);
+        rustix::io::write(&keyboard, b"\x03").unwrap();
         eventually("the command hears it", PATIENCE, || said(&log).len() > 1);
         kill_process(Pid::from_child(&run), Signal::TERM).unwrap();
         assert_eq!(run.wait().unwrap().code(), Some(5));

@@ -133,8 +133,6 @@ impl World {
         };
         command.args(args).stdin(Stdio::null());
         command.env("WHARF_RUNTIME_DIR", self.runtime_dir());
-        // For a daemon that `run` starts.
-        command.env("WHARF_STATE_DIR", self.state_dir());
         // A daemon that `wharf run` starts by itself has its state here, too.
         command.env("WHARF_STATE_DIR", self.state_dir());
         // The user's own configuration is none of the tests' business.
