@@ -30,11 +30,11 @@ def parse(what, line):
     return figures if figures["value"] > 0 else None
 
 
-def measure(what, a, b, address, seconds):
-    """One measurement; complains when it gives no figure."""
+def measure(switch, what, seconds):
+    """One measurement between `a` and `b`; complains when it gives no figure."""
     here = os.path.dirname(os.path.abspath(__file__))
     tool = os.path.join(here, "..", "peers", "measure")
-    command = [tool, a, b, address, str(seconds), what]
+    command = [tool, "a", "b", switch.address, str(seconds), what]
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds * 3 + 60
     )

@@ -4,15 +4,6 @@ import os
 import platform
 import statistics
 
-from lab.measuring import MEASURES
-
-#: What Wharf must reach: measure, against whom, the bound of the median ratio (Wharf / other).
-BARS = [
-    ("tcp1", "rawtap", 0.95), ("tcp4", "rawtap", 0.95), ("pps18", "rawtap", 0.95), ("rr", "rawtap", 1.15),
-    ("tcp1", "ovs", 8.0), ("tcp4", "ovs", 8.0), ("pps18", "ovs", 1.0), ("rr", "ovs", 1.0),
-    ("tcp1", "vde", 15.0), ("tcp4", "vde", 15.0), ("pps18", "vde", 1.0), ("rr", "vde", 1.0),
-]
-
 
 def ratios(rounds, what, one, other):
     """One ratio a round, so that what slows the machine for a while slows both."""
@@ -24,36 +15,48 @@ def median(values):
     return statistics.median(values) if values else None
 
 
-def summary(rounds, switches):
+def summary(rounds, switches, part):
     """Per switch and measure: median, spread, and the ratio to the floor."""
     out = {}
     for switch in switches:
-        for what in MEASURES:
+        for what in part.measures:
             results = [r[switch][what] for r in rounds if r.get(switch, {}).get(what)]
             values = [result["value"] for result in results]
             if not values:
                 continue
-            to_floor = ratios(rounds, what, switch, "rawtap")
+            to_floor = ratios(rounds, what, switch, part.floor)
             out.setdefault(switch, {})[what] = {
                 "median": median(values), "least": min(values), "most": max(values), "runs": len(values),
-                "ratio_to_rawtap": median(to_floor),
+                "ratio_to_floor": median(to_floor),
                 "ratio_spread": [min(to_floor), max(to_floor)] if to_floor else None,
-                **({"p99": median([result["p99"] for result in results])} if what == "rr" else {}),
+                **({"p99": median([result["p99"] for result in results])} if "p99" in results[0] else {}),
             }
     return out
 
 
-def bars(rounds):
+def best(rounds, what, names, more):
+    """A round's best of several, as if it were one switch."""
+    out = []
+    for one in rounds:
+        found = [one[name][what] for name in names if one.get(name, {}).get(what)]
+        choose = max if more else min
+        out.append({what: choose(found, key=lambda figures: figures["value"])} if found else {})
+    return out
+
+
+def bars(rounds, part):
     """Each bar that this run can judge: (text, reached)."""
     out = []
-    for what, other, bound in BARS:
-        ratio = median(ratios(rounds, what, "wharf", other))
+    for what, others, bound in part.bars:
+        title, _, more = part.measures[what]
+        peers = best(rounds, what, others, more)
+        paired = [{"wharf": one.get("wharf", {}), "peer": peer} for one, peer in zip(rounds, peers)]
+        ratio = median(ratios(paired, what, "wharf", "peer"))
         if ratio is None:
             continue
-        title, _, more = MEASURES[what]
         sign = "≥" if more else "≤"
         reached = ratio >= bound if more else ratio <= bound
-        out.append((f"{title}: {ratio:.2f} × {other}, bar {sign} {bound:g}", reached))
+        out.append((f"{title}: {ratio:.2f} × {others[0]}, bar {sign} {bound:g}", reached))
     return out
 
 
@@ -72,33 +75,32 @@ def machine():
 def figure(entry):
     """`12.2 (0.98)`: the median, and its ratio to the floor."""
     if entry is None:
-        return "failed"
+        return "–"
     value = entry["median"]
     text = f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-    ratio = entry["ratio_to_rawtap"]
+    ratio = entry["ratio_to_floor"]
     return text if ratio is None else f"{text} ({ratio:.2f})"
 
 
-def table(result):
-    """The Markdown table: a line a switch, a column a measure."""
-    whats = result["units"]
-    head = ["switch"] + [f"{MEASURES[what][0]}, {unit}" for what, unit in whats.items()]
-    rows = [head, ["---"] + ["---:"] * len(whats)]
-    for switch in result["switches"]:
-        entries = result["summary"].get(switch, {})
-        rows.append([switch] + [figure(entries.get(what)) for what in whats])
+def table(result, part):
+    """The Markdown table: a line a measure, a column a switch."""
+    switches = list(result["switches"])
+    rows = [[""] + switches, ["---"] + ["---:"] * len(switches)]
+    for what, unit in result["units"].items():
+        entries = [result["summary"].get(switch, {}).get(what) for switch in switches]
+        rows.append([f"{part.measures[what][0]}, {unit}"] + [figure(entry) for entry in entries])
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
-def markdown(result):
+def markdown(result, part):
     on, how = result["machine"], result["method"]
     lines = [
-        "# Two containers on one host",
+        f"# {part.title}",
         "",
-        "Written by `scripts/compare-peers same-host`; do not edit. Medians, and in brackets the median of",
-        "the ratios to `rawtap`, a loop that only copies frames between two TAPs.",
+        f"Written by `scripts/compare-peers {part.name}`; do not edit. Medians, and in brackets the median of the",
+        f"ratios to `{part.floor}`. {part.about}",
         "",
-        table(result),
+        table(result, part),
         "",
         f"{on['cpu']}, {on['cores']} cores, Linux {on['kernel']}; {result['date']}. {how['repeats']} rounds,",
         f"interleaved, {how['seconds']} s a measurement; both ends on this machine, for the round trip on",
@@ -116,11 +118,11 @@ def markdown(result):
     return "\n".join(lines) + "\n"
 
 
-def write(result, folder, name):
+def write(result, folder, part):
     os.makedirs(folder, exist_ok=True)
     for suffix, text in (
         ("json", json.dumps(result, indent=1, ensure_ascii=False) + "\n"),
-        ("md", markdown(result)),
+        ("md", markdown(result, part)),
     ):
-        with open(os.path.join(folder, f"{name}.{suffix}"), "w") as file:
+        with open(os.path.join(folder, f"{part.name}.{suffix}"), "w") as file:
             file.write(text)

@@ -1,12 +1,13 @@
 """The switches that are compared on one host, each between two namespaces.
 
-A switch has `setup(a, b)`, which joins the namespaces and returns the address of b, and `teardown`.
-Each is set up as its users would for speed; what that means is said in its docstring.
+A switch has `setup(a, b)`, which joins the namespaces, and `teardown`. Each is set up as its users would for speed; what that means is said in its docstring.
 """
 import os
 import shutil
 import subprocess
 
+from lab import measuring
+from lab.part import Part
 from lab.shell import Background, LabError, add_netns, delete_netns, has_link, move_link, run
 from lab.shell import wait_ready, wait_until
 
@@ -24,15 +25,18 @@ class Switch:
         self.processes = []
 
     def setup(self, a, b):
-        shutil.rmtree(self.folder, ignore_errors=True)
-        os.makedirs(self.folder, mode=0o700)
+        """Joins the namespaces; afterwards b has `self.address`."""
+        self.prepare()
         add_netns("sw")
         self.join(a, b)
         for process in self.processes:
             process.check()
-        address = self.address_of_b()
-        run("ip", "netns", "exec", a, "ping", "-c", "1", "-w", "5", address)
-        return address
+        self.address = self.address_of_b()
+        run("ip", "netns", "exec", a, "ping", "-c", "1", "-w", "5", self.address)
+
+    def prepare(self):
+        shutil.rmtree(self.folder, ignore_errors=True)
+        os.makedirs(self.folder, mode=0o700)
 
     def join(self, a, b):
         raise NotImplementedError
@@ -172,18 +176,21 @@ class Wharf(Switch):
     def wharf(self, *words):
         return run(self.program, *words, "--runtime-dir", os.path.join(self.folder, "run"))
 
-    def join(self, a, b):
+    def start_daemon(self, *words, netns=None):
         ready, say_ready = os.pipe()
         try:
             daemon = self.start(
                 self.program, "daemon", "--runtime-dir", os.path.join(self.folder, "run"),
-                "--state-dir", os.path.join(self.folder, "state"), "--uplink", "none",
-                "--ready-fd", say_ready, pass_fds=(say_ready,),
+                "--state-dir", os.path.join(self.folder, "state"), *words,
+                "--ready-fd", say_ready, pass_fds=(say_ready,), netns=netns,
             )
             os.close(say_ready)
             wait_ready(ready, daemon)
         finally:
             os.close(ready)
+
+    def join(self, a, b):
+        self.start_daemon("--uplink", "none")
         self.wharf("network", "create", "lab", "--subnet", "10.20.0.0/24")
         for name, netns in (("a", a), ("b", b)):
             self.wharf("attach", "--netns", f"/run/netns/{netns}", "--name", name, "--network", "lab")
@@ -210,3 +217,17 @@ def two_tap_program(name, program):
 
 ALL = {kind.name: kind for kind in (Rawtap, Wharf, Bridge, OpenVSwitch, OpenVSwitchTso, Vde, RawtapPlain)}
 DEFAULT = ("rawtap", "wharf", "bridge", "ovs", "ovs-tso", "vde")
+
+#: What Wharf must reach.
+BARS = [
+    ("tcp1", ("rawtap",), 0.95), ("tcp4", ("rawtap",), 0.95), ("pps18", ("rawtap",), 0.95), ("rr", ("rawtap",), 1.15),
+    ("tcp1", ("ovs",), 8.0), ("tcp4", ("ovs",), 8.0), ("pps18", ("ovs",), 1.0), ("rr", ("ovs",), 1.0),
+    ("tcp1", ("vde",), 15.0), ("tcp4", ("vde",), 15.0), ("pps18", ("vde",), 1.0), ("rr", ("vde",), 1.0),
+]
+
+PART = Part(
+    name="same-host",
+    title="Two containers on one host",
+    about="`rawtap` is a loop that only copies frames between two TAPs.",
+    kinds=ALL, default=DEFAULT, measures=measuring.MEASURES, measure=measuring.measure, bars=BARS, floor="rawtap",
+)
