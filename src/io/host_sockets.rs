@@ -72,12 +72,20 @@ pub enum Executed<'a> {
 }
 
 #[derive(Debug)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "independent facts about a socket of the kernel's"
+)]
 pub(super) struct Entry {
     pub(super) fd: OwnedFd,
     id: SocketId,
     pub(super) v4: bool,
     connecting: bool,
     watching: bool,
+    /// SO_PEEK_OFF is on. It is not for a socket of which each answer was fetched by one peek.
+    offset_on: bool,
+    /// There is or was urgent data: a read ends before it, which says nothing about what is behind.
+    urgent: bool,
     /// Of a raw socket for echo requests.
     raw: Option<RawId>,
 }
@@ -115,8 +123,12 @@ impl HostSockets {
         id: ListenerId,
         listener: Listener,
     ) -> io::Result<()> {
-        if listener.transport() == Transport::Udp {
-            host_datagrams::prepare(listener.as_fd(), listener.is_v4(), self.features);
+        match listener.transport() {
+            Transport::Udp => {
+                host_datagrams::prepare(listener.as_fd(), listener.is_v4(), self.features);
+            }
+            // What is accepted inherits it.
+            Transport::Tcp => prepare_stream(listener.as_fd())?,
         }
         poller.add(&listener, Token(TAG | LISTENER | u64::from(id.0)), Wish::Read)?;
         self.listeners.insert(id, listener);
@@ -239,48 +251,39 @@ impl HostSockets {
         v4: bool,
         connecting: bool,
     ) -> io::Result<()> {
-        poller.add(&fd, Token(TAG | id.token()), Wish::ReadWrite)?;
+        poller.add(&fd, Token(TAG | id.token()), Wish::Stream)?;
         let table = &mut self.tables[id.kind() as usize];
         let slot = id.slot() as usize;
         if table.len() <= slot {
             table.resize_with(slot + 1, || None);
         }
-        table[slot] = Some(Entry { fd, id, v4, connecting, watching: false, raw: None });
+        let (watching, offset_on, urgent) = (false, false, false);
+        table[slot] =
+            Some(Entry { fd, id, v4, connecting, watching, offset_on, urgent, raw: None });
         Ok(())
     }
 
     fn connect(&mut self, poller: &Poller, socket: SocketId, to: SockAddr) -> Executed<'static> {
         let v4 = to.addr.is_v4();
         let result = calls::socket(v4, libc::SOCK_STREAM, 0).and_then(|fd| {
-            self.prepare_stream(fd.as_fd())?;
+            prepare_stream(fd.as_fd())?;
             let connecting = match calls::connect(fd.as_fd(), &Name::new(to.addr, to.port, v4)) {
                 Ok(()) => false,
                 Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => true,
                 Err(error) => return Err(error),
             };
-            let room = room(fd.as_fd());
+            let room = (!connecting).then(|| room(fd.as_fd()));
             self.keep(poller, (fd, socket), v4, connecting)?;
-            Ok((connecting, room))
+            Ok(room)
         });
         match result {
-            Ok((true, _)) => Executed::Done,
-            Ok((false, room)) => Executed::Event(SocketEvent::Connected { socket, room }),
+            Ok(None) => Executed::Done,
+            Ok(Some(room)) => Executed::Event(SocketEvent::Connected { socket, room }),
             Err(error) => {
                 let error = explain(&error, v4);
                 Executed::Event(SocketEvent::Failed { socket, error })
             }
         }
-    }
-
-    /// The container's kernel has decided about small segments already: no second Nagle. The host's
-    /// kernel asks after dead peers, as nobody inside can.
-    fn prepare_stream(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
-        calls::set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, &[1])?;
-        calls::set_option(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, &[1])?;
-        if self.features.peek_offset {
-            calls::set_option(fd, libc::SOL_SOCKET, libc::SO_PEEK_OFF, &[0])?;
-        }
-        Ok(())
     }
 
     fn accept(
@@ -302,9 +305,7 @@ impl HostSockets {
         };
         let local = calls::local_name(fd.as_fd()).ok().and_then(|name| name.get());
         let room = room(fd.as_fd());
-        let kept = self
-            .prepare_stream(fd.as_fd())
-            .and_then(|()| self.keep(poller, (fd, socket), from_v4(client), false));
+        let kept = self.keep(poller, (fd, socket), from_v4(client), false);
         match (kept, client.get(), local) {
             (Ok(()), Some(client), Some(local)) => {
                 let [client, local] = [client, local].map(|(addr, port)| SockAddr { addr, port });
@@ -352,6 +353,14 @@ impl HostSockets {
     }
 }
 
+/// The container's kernel has decided about small segments already: no second Nagle. The host's kernel
+/// asks after dead peers, as nobody inside can. Urgent data stays where it is in the stream (RFC 6093 6).
+fn prepare_stream(fd: BorrowedFd<'_>) -> io::Result<()> {
+    calls::set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, &[1])?;
+    calls::set_option(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, &[1])?;
+    calls::set_option(fd, libc::SOL_SOCKET, libc::SO_OOBINLINE, &[1])
+}
+
 fn from_v4(name: Name) -> bool {
     name.get().is_some_and(|(addr, _)| addr.is_v4())
 }
@@ -373,6 +382,7 @@ impl Entry {
         } else if ready.writable && std::mem::take(&mut self.watching) {
             first = Some(SocketEvent::Writable { socket, room: room(self.fd.as_fd()) });
         }
+        self.urgent |= ready.urgent;
         let hangup = ready.hangup;
         let second = ready.readable.then_some(SocketEvent::Readable { socket, hangup });
         [first, second]
@@ -391,6 +401,14 @@ impl Entry {
                 return Executed::Event(self.send(&Gather::new(out, parts, sent)));
             }
             SocketCall::Peek { offset, len, headers, .. } => {
+                if peek_offset
+                    && offset > 0
+                    && !self.offset_on
+                    && let Err(error) = self.set_peek_offset(offset)
+                {
+                    let error = explain(&error, self.v4);
+                    return Executed::Event(SocketEvent::Failed { socket, error });
+                }
                 let skip = if peek_offset { None } else { Some((scratch, offset as usize)) };
                 return self.peek(skip, len as usize, usize::from(headers), received);
             }
@@ -399,11 +417,9 @@ impl Entry {
             }
             SocketCall::WatchWritable { .. } => {
                 self.watching = true;
-                poller.change(&self.fd, Token(TAG | socket.token()), Wish::ReadWrite)
+                poller.change(&self.fd, Token(TAG | socket.token()), Wish::Stream)
             }
-            SocketCall::SetPeekOffset { offset, .. } if peek_offset => {
-                calls::set_option(fd, libc::SOL_SOCKET, libc::SO_PEEK_OFF, &[offset as i32])
-            }
+            SocketCall::SetPeekOffset { offset, .. } if peek_offset => self.set_peek_offset(offset),
             SocketCall::Discard { len, .. } => discard(fd, len as usize),
             SocketCall::Shutdown { .. } => calls::shutdown_write(fd),
             _ => Ok(()),
@@ -415,6 +431,13 @@ impl Entry {
                 Executed::Event(SocketEvent::Failed { socket, error })
             }
         }
+    }
+
+    fn set_peek_offset(&mut self, offset: u32) -> io::Result<()> {
+        let offset_is = [offset as i32];
+        calls::set_option(self.fd.as_fd(), libc::SOL_SOCKET, libc::SO_PEEK_OFF, &offset_is)?;
+        self.offset_on = true;
+        Ok(())
     }
 
     fn send(&self, gather: &Gather<'_>) -> SocketEvent<'static> {
@@ -441,16 +464,22 @@ impl Entry {
         let Some(room) = buf.get_mut(VNET_LEN + headers..VNET_LEN + headers + len) else {
             return Executed::Done;
         };
+        let copied = skip.is_some();
         let result = match skip {
             Some((scratch, offset)) => calls::peek_after(self.fd.as_fd(), scratch, offset, room),
             None => calls::peek(self.fd.as_fd(), room).map(|n| (n, n == 0)),
         };
         match result {
+            // A peek that cannot begin behind urgent data never sees what is there.
+            Ok((0, false)) if self.urgent && copied => {
+                Executed::Event(SocketEvent::Failed { socket, error: SocketError::Other })
+            }
             Ok((0, eof)) => Executed::Event(SocketEvent::Drained { socket, eof }),
             Ok((n, _)) => match take_in(received, headers, n) {
                 Some(slot) => {
                     let frame = received.frame(usize::from(slot.0));
-                    Executed::Event(SocketEvent::Data { socket, slot, frame })
+                    let more = n == len || self.urgent;
+                    Executed::Event(SocketEvent::Data { socket, slot, frame, more })
                 }
                 None => Executed::Done,
             },

@@ -33,6 +33,8 @@ pub enum Wish {
     Write,
     /// Both.
     ReadWrite,
+    /// Both, and urgent data.
+    Stream,
 }
 
 /// A descriptor that became ready.
@@ -47,6 +49,8 @@ pub struct Ready {
     pub writable: bool,
     /// The other side of a stream has ended its half.
     pub hangup: bool,
+    /// Urgent data is in the stream (EPOLLPRI).
+    pub urgent: bool,
     /// An error condition: of a TAP, that its interface is gone.
     pub error: bool,
 }
@@ -116,6 +120,7 @@ impl Poller {
                 readable: event.is_readable() || event.is_read_closed() || error,
                 writable: event.is_writable() || event.is_write_closed() || error,
                 hangup: event.is_read_closed(),
+                urgent: event.is_priority(),
                 error,
             }
         }));
@@ -140,6 +145,7 @@ fn to_interest(wish: Wish) -> Interest {
         Wish::Read => Interest::READABLE,
         Wish::Write => Interest::WRITABLE,
         Wish::ReadWrite => Interest::READABLE | Interest::WRITABLE,
+        Wish::Stream => Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY,
     }
 }
 

@@ -120,6 +120,32 @@ fn tcp_out_is_byte_exact_both_ways_as_on_linux_6_1() {
     });
 }
 
+/// RFC 6093 6: what is urgent stays where it is in the stream. The kernel ends a read before it, which must
+/// not be taken for the stream's end.
+#[test]
+fn urgent_data_comes_in_its_place_and_the_end_behind_it() {
+    isolated("sockets::urgent_data_comes_in_its_place_and_the_end_behind_it", || {
+        let (outside, container) = (outside(), container());
+        let tap = container.taps.into_iter().next().unwrap();
+        let mut uplink = Uplink::new(tap, Features::probe());
+        serving(&mut uplink, || {
+            for address in addresses() {
+                let (listener, to) = listener_in(&outside, address);
+                let mut inner = connect_in(&container.ns, to);
+                let (mut outer, _) = listener.accept().unwrap();
+                inner.set_read_timeout(Some(PATIENCE)).unwrap();
+                outer.write_all(b"before ").unwrap();
+                rustix::net::send(&outer, b"!", rustix::net::SendFlags::OOB).unwrap();
+                outer.write_all(b" behind").unwrap();
+                outer.shutdown(Shutdown::Write).unwrap();
+                let mut all = Vec::new();
+                inner.read_to_end(&mut all).unwrap();
+                assert_eq!(std::str::from_utf8(&all).unwrap(), "before ! behind");
+            }
+        });
+    });
+}
+
 /// The container's MAC, as its kernel has it.
 fn mac_of(ns: &NetNs) -> wharf::wire::mac::Mac {
     in_namespace(ns, || Netlink::open().unwrap().link("eth0").unwrap().mac.unwrap()).unwrap()

@@ -201,7 +201,8 @@ impl Host {
             return SocketEvent::Failed { socket, error: SocketError::Reset };
         }
         assert_eq!(stream.peek_at, offset as usize, "the kernel's offset and the flow's differ");
-        let end = (stream.peek_at + len as usize).min(stream.from_peer.len());
+        let asked = stream.peek_at + len as usize;
+        let end = asked.min(stream.from_peer.len());
         if stream.peek_at >= end {
             return SocketEvent::Drained { socket, eof: stream.peer_shut };
         }
@@ -210,7 +211,8 @@ impl Host {
         stream.peek_at = end;
         received.clear();
         assert!(received.push(&bytes, Offload::NONE));
-        SocketEvent::Data { socket, slot: FrameSlot(0), frame: received.frame(0) }
+        let (frame, more) = (received.frame(0), end == asked);
+        SocketEvent::Data { socket, slot: FrameSlot(0), frame, more }
     }
 
     fn close(&mut self, socket: SocketId, reset: bool) {

@@ -330,6 +330,8 @@ pub enum SocketEvent<'a> {
         slot: FrameSlot,
         /// The frame.
         frame: FrameMut<'a>,
+        /// Another `Peek` may give more; if not, the socket is empty.
+        more: bool,
     },
     /// Answer to `Peek` or `Receive`: nothing (more) there.
     Drained {

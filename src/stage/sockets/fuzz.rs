@@ -212,7 +212,7 @@ impl Fuzzed {
             }
             11 | 12 => {
                 let Some(frame) = received(&mut self.batch, input) else { return };
-                SocketEvent::Data { socket, slot, frame }
+                SocketEvent::Data { socket, slot, frame, more: b > 64 }
             }
             _ => {
                 let via = if b > 128 { Via::Listener(ListenerId(2)) } else { Via::Socket(socket) };

@@ -103,8 +103,6 @@ pub struct TcpFlow {
     pub(super) hangup: bool,
     /// Where the outstanding `Peek` began.
     pub(super) peeking: Option<Seq>,
-    /// How much it asked for.
-    pub(super) peek_len: u32,
     /// The kernel's peek offset is not `snd_nxt` any more.
     pub(super) peek_moved: bool,
     /// We closed first, so a lost last acknowledgement is ours to repeat.
@@ -185,7 +183,6 @@ impl TcpFlow {
             readable: false,
             hangup: false,
             peeking: None,
-            peek_len: 0,
             peek_moved: false,
             closed_first: false,
             timer: Timer::None,

@@ -1,6 +1,7 @@
 //! What the host's socket says.
 
 use super::flow::{TcpFlow, TcpState};
+use super::seq::Seq;
 use crate::packet::FrameMut;
 use crate::stage::sockets::calls::{FrameSlot, Room, SocketCall, SocketError, SocketOutput};
 use crate::stage::sockets::headers::{self, Quote};
@@ -92,6 +93,7 @@ impl TcpFlow {
         &mut self,
         frame: &mut FrameMut<'_>,
         slot: FrameSlot,
+        more: bool,
         out: &mut SocketOutput,
     ) {
         let Some(began) = self.peeking.take() else { return };
@@ -102,9 +104,9 @@ impl TcpFlow {
             self.peek_moved = true;
             return;
         }
-        self.readable = len >= self.peek_len;
+        self.readable = more;
+        self.end_of_stream(self.snd_nxt.plus(len));
         self.send_data(frame, slot, out);
-        self.end_of_stream();
     }
 
     /// The answer to `Peek`: nothing, or nothing more ever.
@@ -113,15 +115,15 @@ impl TcpFlow {
         self.hangup |= eof;
         if began == self.snd_nxt {
             self.readable = false;
-            self.end_of_stream();
+            self.end_of_stream(self.snd_nxt);
         }
     }
 
-    /// The peer has shut down and all its bytes have been seen: here is where our FIN goes.
-    fn end_of_stream(&mut self) {
-        let all = !self.snd_nxt.before(self.snd_max);
+    /// If the peer has shut down and `end` is behind the last byte there will ever be, our FIN goes there.
+    fn end_of_stream(&mut self, end: Seq) {
+        let all = !end.before(self.snd_max);
         if self.hangup && !self.readable && all && self.fin_at.is_none() {
-            self.fin_at = Some(self.snd_nxt);
+            self.fin_at = Some(end);
         }
     }
 }

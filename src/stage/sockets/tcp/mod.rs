@@ -51,7 +51,7 @@
 //!
 //! # Limits
 //!
-//! No urgent data (delivered in line), no TCP Fast Open (data of a SYN is ignored and sent again), no ECN
+//! No urgent data (it is delivered in line, RFC 6093 6), no TCP Fast Open (data of a SYN is ignored and sent again), no ECN
 //! towards the container. Simultaneous open is refused: no client of a listener does it.
 
 mod accept;
@@ -233,7 +233,9 @@ impl TcpFlows {
             SocketEvent::Readable { hangup, .. } => flow.became_readable(hangup),
             SocketEvent::Writable { room, .. } => flow.writable(room),
             SocketEvent::Sent { accepted, room, .. } => flow.sent(accepted, room, shared, out),
-            SocketEvent::Data { slot, mut frame, .. } => flow.data(&mut frame, slot, out),
+            SocketEvent::Data { slot, mut frame, more, .. } => {
+                flow.data(&mut frame, slot, more, out);
+            }
             SocketEvent::Drained { eof, .. } => flow.drained(eof),
             _ => {}
         }

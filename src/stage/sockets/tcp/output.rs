@@ -59,11 +59,10 @@ impl TcpFlow {
         }
         let headers = headers::tcp_headers(self.key.src.is_v4()) as u16;
         self.peeking = Some(self.snd_nxt);
-        self.peek_len = len;
         out.call(SocketCall::Peek { socket: self.id, offset, len, headers });
     }
 
-    /// The bytes of a `Peek` are in `frame`: makes a segment of them.
+    /// The bytes of a `Peek` are in `frame`: makes a segment of them, with our FIN if they are the last.
     pub(super) fn send_data(
         &mut self,
         frame: &mut FrameMut<'_>,
@@ -72,13 +71,15 @@ impl TcpFlow {
     ) {
         let headers = headers::tcp_headers(self.key.src.is_v4());
         let len = frame.len().saturating_sub(headers) as u32;
+        let end = self.snd_nxt.plus(len);
         let push = if self.readable { 0 } else { tcp::PSH };
-        let fields = self.fields(self.snd_nxt, tcp::ACK | push);
+        let fin = if self.fin_at == Some(end) { tcp::FIN } else { 0 };
+        let fields = self.fields(self.snd_nxt, tcp::ACK | push | fin);
         self.acks_due = 0;
         let mss = self.mss;
         *frame.offload_mut() =
             headers::write_tcp(frame.bytes_mut(), self.link, &self.key, fields, 0, mss);
-        self.snd_nxt = self.snd_nxt.plus(len);
+        self.snd_nxt = end.plus(u32::from(fin > 0));
         self.snd_max = self.snd_max.max(self.snd_nxt);
         out.deliveries.push(Delivery::Slot { port: self.port, slot });
     }
