@@ -97,15 +97,16 @@ class Pasta1500(Pasta):
 
 
 class Slirp4netns(Uplink):
-    """slirp4netns with an MTU of 65520, as RootlessKit starts it."""
+    """slirp4netns with its default MTU of 1500."""
 
     name = "slirp4netns"
     version_command = ("slirp4netns", "--version")
+    mtu = 1500
 
     def join(self, a, b):
         api = os.path.join(self.folder, "api")
         self.start(
-            "slirp4netns", "--configure", "--mtu=65520", "--disable-host-loopback", "--netns-type=path",
+            "slirp4netns", "--configure", f"--mtu={self.mtu}", "--disable-host-loopback", "--netns-type=path",
             f"--api-socket={api}", f"/run/netns/{a}", "tap0", netns="sw",
         )
         self.wait_for_route(a)
@@ -124,6 +125,13 @@ class Slirp4netns(Uplink):
             answer = json.loads(api.recv(4096))
         if "error" in answer:
             raise LabError(f"slirp4netns: {answer['error']}")
+
+
+class Slirp4netns65520(Slirp4netns):
+    """slirp4netns with an MTU of 65520, as RootlessKit starts it."""
+
+    name = "slirp4netns-65520"
+    mtu = 65520
 
 
 MEASURES = {
@@ -159,7 +167,7 @@ BARS = (
     + [(what, ("slirp4netns",), 3.0) for what in ("out1", "out4", "in1", "in4", "conn-out", "conn-in")]
 )
 
-KINDS = {kind.name: kind for kind in (WharfSockets, Pasta, Pasta1500, Slirp4netns, Floor)}
+KINDS = {kind.name: kind for kind in (WharfSockets, Pasta, Pasta1500, Slirp4netns, Slirp4netns65520, Floor)}
 
 PART = Part(
     name="egress",

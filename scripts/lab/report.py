@@ -57,7 +57,7 @@ def bars(rounds, part):
         sign = "≥" if more else "≤"
         reached = ratio >= bound if more else ratio <= bound
         out.append((f"{title}: {ratio:.2f} × {others[0]}, bar {sign} {bound:g}", reached))
-    return out
+    return out + part.checks(rounds)
 
 
 def cpu_name():
