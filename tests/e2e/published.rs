@@ -1,7 +1,7 @@
 //! Published ports have real listening sockets, whatever the network's way out is.
 
-use std::io::{ErrorKind, Read};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -198,6 +198,34 @@ fn a_client_is_reset_when_nobody_listens_inside() {
             };
             let error = in_namespace(&outside.remote, read).unwrap().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{to}");
+        }
+    });
+}
+
+/// `localhost` is `::1` first, and many a server listens on `0.0.0.0` alone.
+#[test]
+fn a_server_of_one_family_is_reached_by_clients_of_both() {
+    let name = "published::a_server_of_one_family_is_reached_by_clients_of_both";
+    in_world(name, "--uplink sockets", |world, outside| {
+        let web = world.container("web", &format!("--network blue {PUBLISHED}"));
+        for served in FAMILIES {
+            let listen = || TcpListener::bind(SocketAddr::new(web.addr(served), INSIDE)).unwrap();
+            let server = in_namespace(&web.ns(), listen).unwrap();
+            for asked in FAMILIES {
+                for (ns, host) in
+                    [(&outside.host, loopback(asked)), (&outside.remote, Outside::address(asked))]
+                {
+                    let to = SocketAddr::new(host, 1180);
+                    let client =
+                        in_namespace(ns, || TcpStream::connect_timeout(&to, PATIENCE)).unwrap();
+                    let (mut inside, _) = server.accept().unwrap();
+                    inside.write_all(b"hello").unwrap();
+                    drop(inside);
+                    let mut said = String::new();
+                    client.unwrap().read_to_string(&mut said).unwrap();
+                    assert_eq!(said, "hello", "{to}, served over {served:?}");
+                }
+            }
         }
     });
 }

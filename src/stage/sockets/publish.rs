@@ -60,8 +60,13 @@ impl Target {
             let shown = if hidden { gateway? } else { client };
             return Some(Ends { inside, client: shown, gateway: gateway.unwrap_or(shown) });
         }
-        let inside = self.addrs[1 - family]?;
-        let gateway = self.gateways[1 - family]?;
+        self.other_family(client.is_v4())
+    }
+
+    /// The same connection in the other family, in which the client can only be shown as the gateway.
+    pub(super) fn other_family(&self, than_v4: bool) -> Option<Ends> {
+        let family = usize::from(than_v4);
+        let (inside, gateway) = (self.addrs[family]?, self.gateways[family]?);
         Some(Ends { inside, client: gateway, gateway })
     }
 

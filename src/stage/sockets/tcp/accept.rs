@@ -6,16 +6,19 @@
 use hashbrown::HashMap;
 
 use super::TcpFlows;
-use super::flow::{Birth, TcpState};
+use super::flow::{Birth, TcpFlow, TcpState};
+use super::segment::Segment;
 use super::seq::Seq;
+use crate::base::ids::DomainId;
 use crate::base::time::{Span, Time};
 use crate::packet::{FlowKey, Scope};
 use crate::stage::sockets::calls::{
     ListenerId, Room, SockAddr, SocketCall, SocketError, SocketId, SocketOutput,
 };
-use crate::stage::sockets::publish::{self, Published};
+use crate::stage::sockets::publish::{self, Ends, Published};
 use crate::stage::sockets::shared::Shared;
-use crate::wire::ipv6;
+use crate::wire::addr::Addr;
+use crate::wire::{ipv6, tcp};
 
 /// When a listener that met a bound is asked again.
 const AGAIN: Span = Span::from_millis(50);
@@ -36,6 +39,13 @@ pub(super) struct Listeners {
     /// Listeners that met a bound, and when they are asked again.
     waiting: Vec<ListenerId>,
     pub(super) again_at: Option<Time>,
+}
+
+/// How a container is asked once more, if it refuses a client.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SecondTry {
+    ends: Ends,
+    client: SockAddr,
 }
 
 impl Listeners {
@@ -140,17 +150,18 @@ impl TcpFlows {
         let published = listener
             .and_then(|id| self.listeners.known.get(&id))
             .map(|listener| listener.published.clone());
-        let key =
-            published.as_ref().and_then(|published| self.key_for(published, client, local, shared));
+        let key = published.as_ref().and_then(|published| {
+            let ends = published.target.ends(client.addr, local.addr)?;
+            let again = published.target.other_family(ends.inside.is_v4());
+            if let Some(ends) = again {
+                self.second_tries.insert(socket, SecondTry { ends, client });
+            }
+            self.key_for(ends, published.port, published.target.domain, client, shared)
+        });
         if let Some(flow) = self.slab.get_mut(socket) {
             if let Some((key, gateway)) = key {
-                flow.key = key;
-                flow.gateway = gateway;
                 flow.room = room;
-                flow.state = TcpState::SynSent;
-                let iss = super::initial_sequence(&key, shared);
-                (flow.snd_una, flow.snd_nxt, flow.snd_max) = (iss, iss, iss);
-                flow.send_syn(out);
+                flow.ask_container(key, gateway, shared, out);
                 shared.stats.tcp_accepted += 1;
                 self.index_insert(socket.slot(), &key, shared);
             } else {
@@ -189,22 +200,52 @@ impl TcpFlows {
         }
     }
 
+    /// A container refuses a client in one family, and may listen in the other: a program that listens on
+    /// `0.0.0.0` answers whoever asks for `localhost`, also if that was `::1`. `true`: it is asked again.
+    pub(super) fn try_other_family(
+        &mut self,
+        at: u32,
+        segment: &Segment,
+        shared: &mut Shared,
+        out: &mut SocketOutput,
+    ) -> bool {
+        let Some(flow) = self.slab.at(at).filter(|flow| flow.state == TcpState::SynSent) else {
+            return false;
+        };
+        let (id, old) = (flow.id, flow.key);
+        let Some(second) = self.second_tries.remove(&id) else { return false };
+        if !segment.has(tcp::RST | tcp::ACK) || segment.ack != flow.snd_nxt {
+            return false;
+        }
+        let Some((key, gateway)) =
+            self.key_for(second.ends, old.src_port, old.domain, second.client, shared)
+        else {
+            return false;
+        };
+        self.index_remove(at, &old, shared);
+        if let Some(flow) = self.slab.at_mut(at) {
+            flow.ask_container(key, gateway, shared, out);
+        }
+        self.index_insert(at, &key, shared);
+        self.touch(id, shared);
+        true
+    }
+
     /// The key under which the container will know this client, and the gateway of that family.
     fn key_for(
         &self,
-        published: &Published,
+        ends: Ends,
+        port: u16,
+        domain: DomainId,
         client: SockAddr,
-        local: SockAddr,
         shared: &Shared,
-    ) -> Option<(FlowKey, crate::wire::addr::Addr)> {
-        let target = &published.target;
-        let ends = target.ends(client.addr, local.addr)?;
+    ) -> Option<(FlowKey, Addr)> {
         let key = FlowKey {
             src: ends.inside,
             dst: ends.client,
-            src_port: published.port,
+            src_port: port,
             dst_port: client.port,
-            domain: target.domain,
+            domain,
             proto: ipv6::TCP,
             scope: Scope::Routed,
         };
@@ -214,9 +255,26 @@ impl TcpFlows {
     }
 }
 
+impl TcpFlow {
+    /// Asks the container whether it takes the client in.
+    fn ask_container(
+        &mut self,
+        key: FlowKey,
+        gateway: Addr,
+        shared: &Shared,
+        out: &mut SocketOutput,
+    ) {
+        let iss = super::initial_sequence(&key, shared);
+        (self.key, self.gateway) = (key, gateway);
+        (self.snd_una, self.snd_nxt, self.snd_max) = (iss, iss, iss);
+        self.state = TcpState::SynSent;
+        self.send_syn(out);
+    }
+}
+
 fn birth_of(published: &Published) -> Birth {
     let target = &published.target;
-    let unknown = crate::wire::addr::Addr::UNSPECIFIED;
+    let unknown = Addr::UNSPECIFIED;
     Birth {
         key: FlowKey {
             src: unknown,

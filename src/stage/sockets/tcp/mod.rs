@@ -41,7 +41,7 @@
 //! container's SYN ─ Connecting ── connected ──▶ SynAckSent ─ ACK ─┐
 //!                      │ refused: RST; unreachable: ICMP error    ├▶ Open ─ both FINs ─▶ Closed or TimeWait
 //! client accepted ─ SynSent ───── SYN-ACK ────────────────────────┘
-//!                      │ RST, or silence: the client is reset
+//!                      │ RST: once more in the other family; RST again, or silence: the client is reset
 //! ```
 //!
 //! A SYN-ACK is sent only after the host's socket has connected, and a client of a published port stays
@@ -70,7 +70,7 @@ use hashbrown::{HashMap, HashTable};
 
 pub use flow::{TcpFlow, TcpState};
 
-use self::accept::Listeners;
+use self::accept::{Listeners, SecondTry};
 use self::flow::Birth;
 use self::segment::Segment;
 use self::seq::Seq;
@@ -97,6 +97,8 @@ pub(super) struct TcpFlows {
     listeners: Listeners,
     /// Whose `Accept` is outstanding under which name.
     accepting: HashMap<SocketId, ListenerId>,
+    /// For containers that have not answered yet, if they have addresses of both families.
+    second_tries: HashMap<SocketId, SecondTry>,
     /// Flows that the batch has touched.
     dirty: Vec<u32>,
     time_waits: usize,
@@ -114,6 +116,7 @@ impl TcpFlows {
             index: HashTable::new(),
             listeners: Listeners::default(),
             accepting: HashMap::new(),
+            second_tries: HashMap::new(),
             dirty: Vec::new(),
             time_waits: 0,
         }
@@ -142,6 +145,13 @@ impl TcpFlows {
         self.index.insert_unique(key.hash(seed), slot, rehash);
     }
 
+    fn index_remove(&mut self, slot: u32, key: &FlowKey, shared: &Shared) {
+        let hash = key.hash(shared.seed);
+        if let Ok(entry) = self.index.find_entry(hash, |other| *other == slot) {
+            entry.remove();
+        }
+    }
+
     fn insert(&mut self, birth: Birth) -> Option<SocketId> {
         if self.slab.len() - self.time_waits >= SOCKET_TCP_FLOWS_MAX {
             return None;
@@ -165,6 +175,10 @@ impl TcpFlows {
         {
             if !reopens(flow, &segment) {
                 let id = flow.id;
+                if self.try_other_family(at, &segment, shared, out) {
+                    return Ok(());
+                }
+                let Some(flow) = self.slab.at_mut(at) else { return Ok(()) };
                 let outcome = flow.segment(&segment, slot, shared, out);
                 self.touch(id, shared);
                 return outcome;
@@ -271,10 +285,9 @@ impl TcpFlows {
     fn remove(&mut self, slot: u32, shared: &mut Shared) {
         let Some(flow) = self.slab.at_mut(slot) else { return };
         shared.timers.disarm(flow.id, &mut flow.armed);
-        let hash = flow.key.hash(shared.seed);
-        if let Ok(entry) = self.index.find_entry(hash, |other| *other == slot) {
-            entry.remove();
-        }
+        self.second_tries.remove(&flow.id);
+        let key = flow.key;
+        self.index_remove(slot, &key, shared);
         if let Some(flow) = self.slab.remove(slot) {
             self.time_waits -= usize::from(flow.waits);
         }

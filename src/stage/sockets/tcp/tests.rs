@@ -641,6 +641,11 @@ fn nobody_listening_in_the_container_resets_the_client() {
     let (mut rig, socket) = Rig::accepted(true);
     let fields = TcpFields { seq: 0, ack: rig.ack, flags: RST | ACK, window: 0 };
     rig.raw(fields, &[], &[]).unwrap();
+    let second = rig.segment();
+    assert_eq!(second.flags, SYN, "it may listen in the other family");
+    (rig.inside.0, rig.outside.0) = (addr("fd00::2"), addr("fd00::1"));
+    let fields = TcpFields { ack: second.seq.wrapping_add(1), ..fields };
+    rig.raw(fields, &[], &[]).unwrap();
     assert_eq!(rig.calls(), [SocketCall::Close { socket, reset: true }]);
     assert_eq!(rig.flows.counts()[0], 0);
     let (mut rig, socket) = Rig::accepted(false);
@@ -648,6 +653,23 @@ fn nobody_listening_in_the_container_resets_the_client() {
         rig.wait(Span::from_secs(secs));
     }
     assert_eq!(rig.calls(), [SocketCall::Close { socket, reset: true }], "nor silence");
+}
+
+#[test]
+fn a_container_that_listens_in_one_family_serves_clients_of_both() {
+    for v4 in [true, false] {
+        let (mut rig, socket) = Rig::accepted(v4);
+        let refusal = TcpFields { seq: 0, ack: rig.ack, flags: RST | ACK, window: 0 };
+        rig.raw(refusal, &[], &[]).unwrap();
+        let second = rig.segment();
+        let others = if v4 { ["fd00::2", "fd00::1"] } else { ["172.17.0.2", "172.17.0.1"] };
+        (rig.inside.0, rig.outside.0) = (addr(others[0]), addr(others[1]));
+        let ack = second.seq.wrapping_add(1);
+        rig.raw(TcpFields { seq: ISN, ack, flags: SYN | ACK, window: 4000 }, &[], &[]).unwrap();
+        assert_eq!(rig.flows.tcp_flows().next().unwrap().state(), TcpState::Open);
+        rig.event(SocketEvent::Readable { socket, hangup: false });
+        assert!(matches!(rig.calls()[..], [SocketCall::Peek { .. }]));
+    }
 }
 
 #[test]
