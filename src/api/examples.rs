@@ -17,6 +17,7 @@ use crate::control::model::{
 use crate::datapath::inspect::{
     FlowInfo, PortStats, RouteInfo, TraceReport, TraceStep, WorkerStats,
 };
+use crate::stage::flow::{Binding, Filtering};
 use crate::wire::mac::Mac;
 
 /// One example.
@@ -275,6 +276,10 @@ fn packet() -> UplinkKind {
         gateways: vec![ip("192.0.2.1")],
         share_host_address: false,
         ports: PortRange::new(1024, 65_535),
+        mapping: Binding::EndpointIndependent,
+        filtering: Filtering::AddressDependent,
+        outbound_refresh_only: false,
+        nat66: false,
     })
 }
 

@@ -7,6 +7,7 @@ use super::store::record::{NetworkRecord, PublicationRecord};
 use crate::base::ids::UplinkId;
 use crate::config::{Delta, Network, Port, PortKind, Subnet, Uplink, UplinkKind};
 use crate::control::model;
+use crate::stage::flow::Behaviour;
 use crate::stage::service::publish::Publication;
 use crate::stage::sockets::{Link, Target};
 use crate::wire::addr::Addr;
@@ -105,6 +106,7 @@ pub(super) fn uplink(uplink: &UplinkState) -> [Delta; 2] {
         addrs: addrs.iter().map(|(a, len)| (Addr::from(*a), *len)).collect(),
         routers: uplink.routers().into_iter().map(Addr::from).collect(),
         nat_ports: first..=last,
+        nat: behaviour(&record.spec.kind),
         mtu,
     };
     let port = Port {
@@ -120,6 +122,18 @@ pub(super) fn uplink(uplink: &UplinkState) -> [Delta; 2] {
         uso: uplink.uso,
     };
     [Delta::Uplink(Arc::new(object)), Delta::Port(Arc::new(port))]
+}
+
+fn behaviour(kind: &model::UplinkKind) -> Behaviour {
+    match kind {
+        model::UplinkKind::Sockets => Behaviour::default(),
+        model::UplinkKind::Packet(packet) => Behaviour {
+            mapping: packet.mapping,
+            filtering: packet.filtering,
+            inbound_refresh: !packet.outbound_refresh_only,
+            nat66: packet.nat66,
+        },
+    }
 }
 
 pub(super) fn publication(state: &State, record: &PublicationRecord) -> Option<Delta> {

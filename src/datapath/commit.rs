@@ -15,8 +15,8 @@ use crate::base::time::Time;
 use crate::config::{Port, PortKind};
 use crate::packet::{DropReason, FlowKey, Fragment, Parsed, Scope};
 use crate::stage::flow::{
-    Direction, Endpoint, Flow, FlowIndex, HopId, MappingId, MappingTable, TcpSegment, TcpState,
-    Wanted,
+    Binding, Direction, Endpoint, Filtering, Flag, Flow, FlowIndex, HopId, MappingId, MappingTable,
+    TcpSegment, TcpState, Wanted,
 };
 use crate::stage::route::icmp_error::IcmpError;
 use crate::stage::route::mtu;
@@ -228,10 +228,23 @@ impl Datapath {
         let outside = Endpoint { addr: key.dst, domain: uplink.into(), port, proto: key.proto };
         let Some((id, mapping)) = self.mappings.by_outside(&outside) else { return Ok(None) };
         let inside_sender = !key.domain.is_uplink();
-        if !inside_sender && !self.mappings.has_contact(id, key.src) {
+        if !inside_sender && !self.may_send_to(uplink, id, key) {
             return Err(DropReason::Filtered);
         }
         Ok(Some((mapping.inside, id)))
+    }
+
+    /// RFC 4787 REQ-8.
+    fn may_send_to(&self, uplink: UplinkId, id: MappingId, key: &FlowKey) -> bool {
+        match self.tables.uplink(uplink).map(|uplink| uplink.nat.filtering) {
+            Some(Filtering::EndpointIndependent) => true,
+            Some(Filtering::AddressAndPortDependent) => {
+                self.mappings.has_contact(id, key.src, Some(remote_port(key.proto, key.src_port)))
+            }
+            Some(Filtering::AddressDependent) | None => {
+                self.mappings.has_contact(id, key.src, None)
+            }
+        }
     }
 
     /// The key under which answers arrive, and the mapping they need.
@@ -261,8 +274,21 @@ impl Datapath {
             proto: key.proto,
         };
         let wanted = Wanted { inside, payer: port.id, domain: outside_domain, addr: outside };
+        let nat = self.tables.uplink_of(outside_domain).map(|u| u.nat).unwrap_or_default();
+        if nat.mapping == Binding::AddressAndPortDependent {
+            reply.dst = outside;
+            let (flows, seed) = (&self.flows, self.seed);
+            let towards = |port| FlowKey { dst_port: port, ..reply };
+            reply.dst_port = self.mappings.overlapping(&wanted, |port| {
+                let key = towards(port);
+                flows.lookup(&key, key.hash(seed)).is_some()
+            })?;
+            return Ok((reply, None));
+        }
         let id = self.mappings.acquire(&wanted)?;
-        self.mappings.add_contact(id, route.to.0);
+        let (to, port) = (route.to.0, remote_port(key.proto, route.to.1));
+        let by_port = nat.filtering == Filtering::AddressAndPortDependent;
+        self.mappings.add_contact(id, to, by_port.then_some(port));
         (reply.dst, reply.dst_port) = (outside, self.mappings.get(id).outside.port);
         Ok((reply, Some(id)))
     }
@@ -351,6 +377,7 @@ impl Datapath {
         flow.hops = hops;
         flow.generation = self.tables.generation();
         flow.set_mapping(mapping);
+        self.mute_inbound(&mut flow);
         // Who has used his share must not cost another his flow.
         let has_share = self.flows.has_share(ports[0]);
         if let Some(victim) = has_share.then(|| self.flows.make_room(frame.now)).flatten() {
@@ -364,6 +391,20 @@ impl Datapath {
             }
         };
         self.send_on(index, Direction::Initiator, slot, frame)
+    }
+
+    /// RFC 4787 REQ-6 a, for uplinks that ask for it: what comes from outside keeps nothing alive.
+    fn mute_inbound(&self, flow: &mut Flow) {
+        if flow.keys()[0].proto != ipv6::UDP {
+            return;
+        }
+        for (dir, flag) in [
+            (Direction::Initiator, Flag::InitiatorMute),
+            (Direction::Responder, Flag::ResponderMute),
+        ] {
+            let uplink = self.tables.uplink_of(flow.key(dir).domain);
+            flow.set(flag, uplink.is_some_and(|uplink| !uplink.nat.inbound_refresh));
+        }
     }
 
     /// A packet of a flow that exists, but that the fast path would not take.
@@ -394,6 +435,11 @@ impl Datapath {
         }
         self.track_and_send(index, direction, slot, frame)
     }
+}
+
+/// The remote port that filtering looks at: an identifier of ICMP is the inside's own.
+fn remote_port(proto: u8, port: u16) -> u16 {
+    if matches!(proto, ipv6::ICMP | ipv6::ICMPV6) { 0 } else { port }
 }
 
 /// Reply key, hops and mapping of a routed flow.

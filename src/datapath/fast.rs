@@ -107,7 +107,7 @@ impl Datapath {
     ) -> Result<Transition, DropReason> {
         let flow = self.flows.get_mut(index);
         let transition = track(flow, direction, parsed, frame)?;
-        if transition != Transition::Ignored {
+        if transition != Transition::Ignored && !flow.is_mute(direction) {
             let class = flow.class_after(direction);
             self.flows.touch(now, index, class);
         }

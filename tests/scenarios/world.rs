@@ -304,6 +304,7 @@ impl World {
             addrs: addrs.clone(),
             routers: vec![IpAddr::from([192, 0, 2, 254]).into(), "2001:db8:1::fe".parse().unwrap()],
             nat_ports: 1024..=65535,
+            nat: Default::default(),
             mtu,
         })));
         self.apply(Delta::Port(Arc::new(Port {

@@ -5,6 +5,7 @@
 //! an ICMP error quotes. The owner joins them: on a hit it tracks, touches, counts and rewrites; on a
 //! miss it acquires a mapping, makes room and inserts; on a flow's end it releases the mapping.
 
+pub mod behaviour;
 #[allow(clippy::module_inception, reason = "the flow of the module of flows")]
 pub mod flow;
 pub mod icmp;
@@ -19,6 +20,7 @@ pub mod tcp;
 mod testing;
 pub mod timeouts;
 
+pub use behaviour::{Behaviour, Binding, Filtering};
 pub use flow::{Direction, Flag, Flow, HopId};
 pub use icmp::{EmbeddedKey, related, translate_error};
 pub use mapping::{Endpoint, Mapping, MappingId, MappingTable, PortPolicy, Wanted};
