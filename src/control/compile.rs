@@ -12,8 +12,9 @@ use crate::stage::service::publish::Publication;
 use crate::stage::sockets::{Link, Target};
 use crate::wire::addr::Addr;
 
-/// Outside ports that masquerade may take if the uplink names none: all but the well-known.
-const NAT_PORTS: (u16, u16) = (1024, 65_535);
+/// Outside ports that masquerade may take if the uplink names none: all. A well-known one only goes to a
+/// socket that has a well-known port itself (RFC 4787 REQ-3 a).
+const NAT_PORTS: (u16, u16) = (1, 65_535);
 /// Name of the uplink that networks take if they name none.
 pub(super) const DEFAULT: &str = "default";
 /// What takes an uplink away.

@@ -7,6 +7,7 @@
 use super::Datapath;
 use super::decide::{NextHop, Route, Snat};
 use super::hops::{Hop, HopKey, HopTable};
+use super::inspect::FlowEnd;
 use super::pipeline::Slot;
 use super::send::may_be_cut;
 use super::slow::Frame;
@@ -39,8 +40,9 @@ pub(super) fn release(mappings: &mut MappingTable, hops: &mut HopTable, now: Tim
 }
 
 impl Datapath {
-    pub(super) fn remove_flow(&mut self, now: Time, index: FlowIndex) {
+    pub(super) fn remove_flow(&mut self, now: Time, index: FlowIndex, why: FlowEnd) {
         let flow = self.flows.remove(index);
+        self.journal.ended(now, &flow, why);
         release(&mut self.mappings, &mut self.hops, now, &flow);
     }
 
@@ -58,7 +60,7 @@ impl Datapath {
                 self.flows.get_mut(index).generation = self.tables.generation();
                 return self.track_and_send(index, direction, slot, frame);
             }
-            self.remove_flow(frame.now, index);
+            self.remove_flow(frame.now, index, FlowEnd::Changed);
         }
         let (to, from) = (self.tables.entry(egress), self.tables.entry(frame.ingress));
         let (Some(to), Some(from)) = (to, from) else { return Err(DropReason::PortGone) };
@@ -364,7 +366,7 @@ impl Datapath {
     ) -> Result<(), DropReason> {
         let mut flow = Flow::new(frame.now, keys, ports);
         let to_sockets = self.hops.get(hops[0]).is_some_and(Hop::is_sockets);
-        match first_state(to_sockets, &slot.parsed, frame.batch.bytes(frame.at)) {
+        match first_state(to_sockets, self.pick_up, &slot.parsed, frame.batch.bytes(frame.at)) {
             Ok(state) => flow.tcp = state,
             Err(reason) => {
                 flow.hops = hops;
@@ -381,7 +383,7 @@ impl Datapath {
         // Who has used his share must not cost another his flow.
         let has_share = self.flows.has_share(ports[0]);
         if let Some(victim) = has_share.then(|| self.flows.make_room(frame.now)).flatten() {
-            release(&mut self.mappings, &mut self.hops, frame.now, &victim);
+            self.evicted(frame.now, &victim);
         }
         let index = match self.flows.insert(flow) {
             Ok(index) => index,
@@ -390,7 +392,21 @@ impl Datapath {
                 return Err(reason);
             }
         };
+        self.journal.begun(frame.now, self.flows.get(index));
         self.send_on(index, Direction::Initiator, slot, frame)
+    }
+
+    /// A flow that had to make room for another.
+    fn evicted(&mut self, now: Time, victim: &Flow) {
+        let why = if victim.class().is_unanswered() {
+            self.totals.evicted_unanswered += 1;
+            FlowEnd::EvictedUnanswered
+        } else {
+            self.totals.evicted_idle += 1;
+            FlowEnd::EvictedIdle
+        };
+        self.journal.ended(now, victim, why);
+        release(&mut self.mappings, &mut self.hops, now, victim);
     }
 
     /// RFC 4787 REQ-6 a, for uplinks that ask for it: what comes from outside keeps nothing alive.
@@ -418,14 +434,14 @@ impl Datapath {
     ) -> Result<(), DropReason> {
         let flow = self.flows.get(index);
         if flow.generation != self.tables.generation() && !self.judge_again(index) {
-            self.remove_flow(frame.now, index);
+            self.remove_flow(frame.now, index, FlowEnd::Changed);
             return self.routed_with_ports(port, slot, frame);
         }
         let flow = self.flows.get(index);
         if flow.port(direction) != frame.ingress {
             // The station moved, or another one claims its address: the guard has let it pass, so it
             // is entitled to it, and the flow begins anew from there.
-            self.remove_flow(frame.now, index);
+            self.remove_flow(frame.now, index, FlowEnd::Changed);
             return self.routed_with_ports(port, slot, frame);
         }
         let (egress, hop) = (flow.port(direction.flip()), flow.hops[direction.index()]);
@@ -449,10 +465,15 @@ type Settled = (FlowKey, [HopId; 2], Option<MappingId>);
 /// daemon that was started again has an empty one.
 ///
 /// Of a flow that ends in sockets only one direction passes here; its state is kept there.
-fn first_state(to_sockets: bool, parsed: &Parsed, frame: &[u8]) -> Result<TcpState, DropReason> {
+fn first_state(
+    to_sockets: bool,
+    pick_up: bool,
+    parsed: &Parsed,
+    frame: &[u8],
+) -> Result<TcpState, DropReason> {
     if to_sockets || parsed.proto != ipv6::TCP || parsed.fragment == Fragment::Later {
         return Ok(TcpState::default());
     }
     let segment = TcpSegment::read(parsed, frame).ok_or(DropReason::Malformed)?;
-    TcpState::begin(&segment, true)
+    TcpState::begin(&segment, pick_up)
 }

@@ -9,6 +9,7 @@
 use super::Datapath;
 use super::decide::{self, Decision, Notes, Route, Snat};
 use super::hops::Hop;
+use super::inspect::FlowEnd;
 use crate::base::time::Time;
 use crate::config::{Port, PortKind, Uplink};
 use crate::packet::Scope;
@@ -121,7 +122,7 @@ impl Datapath {
             .collect();
         for (index, stale) in &slice {
             if *stale && !self.judge_again(*index) {
-                self.remove_flow(now, *index);
+                self.remove_flow(now, *index, FlowEnd::Changed);
             }
         }
         if slice.len() == SLICE {

@@ -4,6 +4,7 @@ use zerocopy::FromBytes;
 
 use super::Datapath;
 use super::hops::{Hop, HopKey};
+use super::inspect::FlowEnd;
 use super::pipeline::Slot;
 use super::slow::Frame;
 use crate::packet::parse::L3_OFFSET;
@@ -27,7 +28,7 @@ impl Datapath {
         let transition = self.track(frame.now, index, direction, &slot.parsed, bytes)?;
         if transition == Transition::Over {
             // The responder of a finished connection begins a new one between the same ports.
-            self.remove_flow(frame.now, index);
+            self.remove_flow(frame.now, index, FlowEnd::Replaced);
             return self.slow_steps(slot, frame);
         }
         self.send_on(index, direction, slot, frame)

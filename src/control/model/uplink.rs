@@ -48,7 +48,7 @@ pub struct PacketSpec {
     /// Use the host's own address, with a port range that the kernel leaves alone.
     #[serde(default)]
     pub share_host_address: bool,
-    /// Outside ports for masquerade; 1024 to 65535 if not given.
+    /// Outside ports for masquerade; all if not given.
     #[serde(default)]
     pub ports: Option<PortRange>,
     /// When one inside socket has one outside port: `endpoint-independent` if not given.

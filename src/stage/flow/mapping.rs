@@ -89,8 +89,9 @@ impl Linked for Mapping {
 /// Mappings of a chunk of slots.
 const CHUNK: usize = 1_024;
 
-/// How long a mapping without flows keeps its port (RFC 6888 REQ-8).
-const LINGER: Span = Span::from_secs(120);
+/// How long a mapping without flows keeps its port: no less than 2 minutes (RFC 6888 REQ-8), and so long
+/// that one whose only flow was never answered lives for five in all (RFC 4787 REQ-5 c).
+const LINGER: Span = Span::from_secs(180);
 
 /// Idle mappings given up at once to find a port: each frees one, though perhaps in the wrong class.
 const RECLAIM_MAX: usize = 8;
@@ -131,6 +132,11 @@ impl MappingTable {
     /// How outside ports are chosen on an uplink from now on.
     pub fn set_policy(&mut self, domain: DomainId, policy: PortPolicy) {
         self.policies.insert(domain, policy);
+    }
+
+    /// What a port may use that [`set_share`](Self::set_share) does not speak of.
+    pub fn set_default_share(&mut self, max: usize) {
+        self.shares.set_default(max);
     }
 
     /// Allows `port` to have `max` mappings.

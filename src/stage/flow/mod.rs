@@ -8,6 +8,7 @@
 pub mod behaviour;
 #[allow(clippy::module_inception, reason = "the flow of the module of flows")]
 pub mod flow;
+pub mod held_syn;
 pub mod icmp;
 mod index;
 pub mod mapping;
@@ -22,6 +23,7 @@ pub mod timeouts;
 
 pub use behaviour::{Behaviour, Binding, Filtering};
 pub use flow::{Direction, Flag, Flow, HopId};
+pub use held_syn::{HeldSyn, HeldSyns};
 pub use icmp::{EmbeddedKey, related, translate_error};
 pub use mapping::{Endpoint, Mapping, MappingId, MappingTable, PortPolicy, Wanted};
 pub use table::{FlowIndex, FlowTable, Likely};
