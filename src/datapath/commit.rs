@@ -213,11 +213,14 @@ impl Datapath {
             to: (target.addr, target.port),
             snat,
         };
-        if route.snat == Snat::Keep {
-            // The flow lives on the mapping of the inside socket, as if that had begun it.
+        // The flow lives on the mapping of the inside socket, as if that had begun it; but where what
+        // comes in keeps nothing alive, only once the inside has answered.
+        let refresh = self.tables.uplink(uplink).is_none_or(|uplink| uplink.nat.inbound_refresh);
+        let keeps = route.snat == Snat::Keep && (refresh || slot.key.proto != ipv6::UDP);
+        if keeps {
             self.mappings.retain(id);
         }
-        self.commit_route(port, &route, (route.snat == Snat::Keep).then_some(id), slot, frame)
+        self.commit_route(port, &route, keeps.then_some(id), slot, frame)
     }
 
     /// What the inside of a mapping at this destination is, if the sender may reach it.
@@ -366,7 +369,10 @@ impl Datapath {
     ) -> Result<(), DropReason> {
         let mut flow = Flow::new(frame.now, keys, ports);
         let to_sockets = self.hops.get(hops[0]).is_some_and(Hop::is_sockets);
-        match first_state(to_sockets, self.pick_up, &slot.parsed, frame.batch.bytes(frame.at)) {
+        // Mappings do not survive a restart: a stranger's segment at one belongs to nothing that is older.
+        let at_mapping = mapping.is_some() && keys[0].domain.is_uplink();
+        let pick_up = self.pick_up && !at_mapping;
+        match first_state(to_sockets, pick_up, &slot.parsed, frame.batch.bytes(frame.at)) {
             Ok(state) => flow.tcp = state,
             Err(reason) => {
                 flow.hops = hops;
@@ -407,6 +413,18 @@ impl Datapath {
         };
         self.journal.ended(now, victim, why);
         release(&mut self.mappings, &mut self.hops, now, victim);
+    }
+
+    /// The inside has answered on a flow that a stranger began and that kept no mapping alive: from now
+    /// on it does.
+    pub(super) fn adopt_mapping(&mut self, index: FlowIndex) {
+        let flow = self.flows.get(index);
+        let key = flow.key(Direction::Initiator);
+        let outside =
+            Endpoint { addr: key.dst, domain: key.domain, port: key.dst_port, proto: key.proto };
+        let Some((id, _)) = self.mappings.by_outside(&outside) else { return };
+        self.mappings.retain(id);
+        self.flows.get_mut(index).set_mapping(Some(id));
     }
 
     /// RFC 4787 REQ-6 a, for uplinks that ask for it: what comes from outside keeps nothing alive.

@@ -78,8 +78,17 @@ impl Datapath {
     #[inline]
     fn touch_if(&mut self, now: Time, index: FlowIndex, class: Option<Class>) {
         if let Some(class) = class {
-            self.flows.touch(now, index, class);
+            self.keep_alive(now, index, class);
         }
+    }
+
+    fn keep_alive(&mut self, now: Time, index: FlowIndex, class: Class) {
+        let flow = self.flows.get(index);
+        let answered = class == Class::UdpStream && flow.class() == Class::UdpSingle;
+        if answered && flow.is_mute(Direction::Initiator) && flow.mapping().is_none() {
+            self.adopt_mapping(index);
+        }
+        self.flows.touch(now, index, class);
     }
 
     fn into_socket(
@@ -109,7 +118,7 @@ impl Datapath {
         let transition = track(flow, direction, parsed, frame)?;
         if transition != Transition::Ignored && !flow.is_mute(direction) {
             let class = flow.class_after(direction);
-            self.flows.touch(now, index, class);
+            self.keep_alive(now, index, class);
         }
         Ok(transition)
     }
