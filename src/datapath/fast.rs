@@ -9,7 +9,8 @@ use super::pipeline::{Slot, Way};
 use super::{Datapath, Output};
 use crate::base::ids::PortId;
 use crate::base::time::Time;
-use crate::packet::{DropReason, Fragment, FrameBatch, Parsed, Rewrite};
+use crate::packet::rewrite::{is_numbered, renumber};
+use crate::packet::{DropReason, Fragment, FrameBatch, Gso, Offload, Parsed, Rewrite};
 use crate::stage::flow::tcp::Phase;
 use crate::stage::flow::{Class, Direction, Flow, FlowIndex, TcpSegment, Transition};
 use crate::stage::route::mtu;
@@ -68,6 +69,11 @@ impl Datapath {
             let route = Some((hop.dst_mac, hop.src_mac));
             let nat = flow.rewrite(direction);
             Rewrite { nat, route }.apply(&mut batch.frame(at), parsed);
+            if is_numbered(parsed, batch.bytes(at)) && flow.is_source_rewritten(direction) {
+                let count = segments(batch.offload(at));
+                let id = self.ip_ids.take(parsed.dst, parsed.proto, count);
+                renumber(&mut batch.frame(at), id);
+            }
         }
         let egress = hop.port();
         self.touch_if(now, index, class);
@@ -122,6 +128,11 @@ impl Datapath {
         }
         Ok(transition)
     }
+}
+
+/// Datagrams that a frame stands for, at most.
+pub(super) fn segments(offload: Offload) -> u16 {
+    if offload.gso == Gso::None { 1 } else { 64 }
 }
 
 #[inline(always)]

@@ -43,6 +43,7 @@ use crate::packet::DropReason;
 use crate::stage::bridge::fdb::Fdb;
 use crate::stage::flow::{FlowIndex, FlowTable, HeldSyns, MappingTable, Timeouts};
 use crate::stage::route::fragments::FragmentTracker;
+use crate::stage::route::ip_id::Identifications;
 use crate::stage::route::neighbour::NeighbourTable;
 use crate::stage::sockets::SocketFlows;
 
@@ -83,6 +84,7 @@ pub struct Datapath {
     /// From where on flows are still to be judged again.
     sweep: Option<FlowIndex>,
     held_syns: HeldSyns,
+    ip_ids: Identifications,
     journal: Journal,
     /// Whether TCP connections that began before this daemon are followed from their middle on.
     pick_up: bool,
@@ -116,6 +118,7 @@ impl Datapath {
             housekeeping: Time::ZERO,
             sweep: None,
             held_syns: HeldSyns::default(),
+            ip_ids: Identifications::new(seed),
             journal: Journal::default(),
             pick_up: true,
             shortage_told: None,

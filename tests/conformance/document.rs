@@ -19,7 +19,8 @@ the whole data path that shows it (in both families where it means something; `t
 The last column is what `nft … masquerade` of a Linux kernel does with the same packets in namespaces,
 as `tests/e2e/kernel_nat.rs` sees it; `–` where that test does not look.
 
-Deviations: none of a MUST. There are no application gateways.
+Deviations: a LAN whose lease overlaps a network that exists is told as an event, and neither is
+renumbered (4787 REQ-7). There are no application gateways.
 ";
 
 fn kernel() -> BTreeMap<&'static str, &'static str> {

@@ -233,6 +233,42 @@ pub(crate) fn sec_9_a_port_that_cannot_be_kept_is_a_random_one() {
     });
 }
 
+/// The identification of an IPv4 packet.
+fn identification(sent: &Sent) -> u16 {
+    u16::from_be_bytes([sent.bytes[18], sent.bytes[19]])
+}
+
+#[test]
+pub(crate) fn sec_10_datagrams_of_two_containers_never_have_one_identification() {
+    in_v4(|mut nat| {
+        let mut seen = BTreeSet::new();
+        nat.out(nat.a, 5_000, nat.remote, 9);
+        nat.out(nat.b, 5_001, nat.remote, 9);
+        for id in 0..50 {
+            // Both number theirs alike: whole ones that may be cut, and such as come in fragments.
+            for (host, port) in [(nat.a, 5_000), (nat.b, 5_001)] {
+                let frame = udp(&host, host.router, port, nat.at(&nat.remote, 9), &[7; 1_000]);
+                let whole = crate::packets::fragment(&frame, id, 0, false, &frame[34..]);
+                let sent = nat.world.pass(host.port, &whole);
+                assert!(seen.insert(identification(&sent)), "{id}");
+                let mut pieces = crate::packets::fragments(&frame, id, 400);
+                pieces.rotate_left(usize::from(id) % 3);
+                let mut sent = Vec::new();
+                for piece in &pieces {
+                    sent.extend(nat.world.send(host.port, piece));
+                }
+                let numbers: BTreeSet<u16> = sent.iter().map(identification).collect();
+                assert_eq!((sent.len(), numbers.len()), (3, 1), "one number for one datagram");
+                assert!(seen.insert(*numbers.iter().next().unwrap()), "{id}");
+                crate::packets::reassembled(&sent).assert_checksums();
+            }
+        }
+        // One that must not be cut needs no number and keeps what it has.
+        let frame = udp(&nat.a, nat.a.router, 5_000, nat.at(&nat.remote, 9), b"x");
+        assert_eq!(identification(&nat.world.pass(nat.a.port, &frame)), 0);
+    });
+}
+
 #[test]
 pub(crate) fn sec_11_an_identifier_lingers_when_its_last_query_is_over_and_then_ends() {
     in_both(|mut nat| {

@@ -165,6 +165,13 @@ impl Flow {
         Some((back.reversed(back.domain, back.scope), delta))
     }
 
+    /// Whether packets in `dir` leave with another source address than they came with.
+    #[inline]
+    pub fn is_source_rewritten(&self, dir: Direction) -> bool {
+        self.class_and_flags & TRANSLATED != 0
+            && self.keys[dir.index()].src != self.keys[dir.flip().index()].dst
+    }
+
     /// Where the side that sends in `dir` is plugged in.
     #[inline]
     pub fn port(&self, dir: Direction) -> PortId {
