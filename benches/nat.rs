@@ -75,7 +75,7 @@ impl Nat {
         let domain = DomainId::from(UplinkId(0));
         let addr = outside(!key.src.is_v4());
         let id = self.mappings.acquire(&Wanted { inside, payer: PORTS[0], domain, addr }).unwrap();
-        self.mappings.add_contact(id, key.dst);
+        self.mappings.add_contact(id, key.dst, None);
         let mut back = key.reversed(domain, Scope::Routed);
         back.dst = addr;
         back.dst_port = self.mappings.get(id).outside.port;

@@ -20,7 +20,7 @@ mod cpu_time;
     clippy::needless_pass_by_value,
     reason = "what scenarios need is more than benches do"
 )]
-#[path = "../tests/scenarios/world.rs"]
+#[path = "../tests/common/world.rs"]
 mod world;
 
 use std::hint::black_box;

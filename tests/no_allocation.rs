@@ -5,7 +5,7 @@
 #![allow(unsafe_code, reason = "an allocator that counts is an allocator")]
 
 #[allow(dead_code, reason = "what scenarios need is more than this needs")]
-#[path = "scenarios/world.rs"]
+#[path = "common/world.rs"]
 mod world;
 
 use std::alloc::{GlobalAlloc, Layout, System};

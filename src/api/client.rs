@@ -14,7 +14,7 @@ use crate::control::model::{
     NetworkInfo, NetworkSpec, NetworkUpdate, PublicationInfo, PublishRequest, PublishSpec,
     StatsInfo, StatusInfo, TraceQuery, UplinkInfo, UplinkSpec,
 };
-use crate::datapath::inspect::{RouteInfo, TraceReport};
+use crate::datapath::inspect::{FlowCount, RouteInfo, TraceReport};
 
 /// Speaks to one daemon.
 #[derive(Clone, Debug)]
@@ -221,6 +221,22 @@ impl Client {
             http::lines(&self.socket, &format!("/v1/events?follow={follow}"))?;
         if status.is_success() {
             return Ok(Events { lines });
+        }
+        let body = lines.next().transpose()?.unwrap_or_default();
+        Err(problem(status, body.as_bytes()))
+    }
+
+    /// Flows by state.
+    pub fn count_flows(&self) -> Result<Vec<FlowCount>> {
+        self.get("/v1/flows/counts")
+    }
+
+    /// Flows that match as they begin and end, one JSON object a line, without an end.
+    pub fn flow_events(&self, query: &FlowQuery) -> Result<impl Iterator<Item = Result<String>>> {
+        let target = format!("/v1/flows/events{}", query_string(query));
+        let (status, mut lines) = http::lines(&self.socket, &target)?;
+        if status.is_success() {
+            return Ok(lines.map(|line| line.map_err(Into::into)));
         }
         let body = lines.next().transpose()?.unwrap_or_default();
         Err(problem(status, body.as_bytes()))

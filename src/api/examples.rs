@@ -10,13 +10,15 @@ use super::types::StopRequest;
 use crate::base::ids::{NetworkId, PortId, PublicationId, UplinkId};
 use crate::control::model::{
     Deleted, EndpointInfo, EndpointState, ErrorBody, ErrorCode, EventInfo, EventKind, FdbView,
-    FlowView, NamespaceId, NeighbourView, NetworkInfo, NetworkSpec, NetworkUpdate, PacketSpec,
-    PortRange, PortView, Proto, PublicationInfo, PublishRequest, PublishSpec, StatsInfo,
-    StatusInfo, SubnetInfo, TraceQuery, UplinkInfo, UplinkKind, UplinkSpec,
+    FlowEventView, FlowView, NamespaceId, NeighbourView, NetworkInfo, NetworkSpec, NetworkUpdate,
+    PacketSpec, PortRange, PortView, Proto, PublicationInfo, PublishRequest, PublishSpec,
+    StatsInfo, StatusInfo, SubnetInfo, TraceQuery, UplinkInfo, UplinkKind, UplinkSpec,
 };
 use crate::datapath::inspect::{
-    FlowInfo, PortStats, RouteInfo, TraceReport, TraceStep, WorkerStats,
+    FlowCount, FlowEnd, FlowHappening, FlowInfo, PortStats, RouteInfo, TraceReport, TraceStep,
+    WorkerStats,
 };
+use crate::stage::flow::{Binding, Filtering};
 use crate::wire::mac::Mac;
 
 /// One example.
@@ -38,6 +40,8 @@ pub(super) fn all() -> Vec<Example> {
         answer("ErrorBody", &error()),
         answer("EventInfo", &event()),
         answer("FdbView", &FdbView { network: text("blue"), mac: MAC, port: text("web"), fixed: false, age_ms: 1200 }),
+        answer("FlowCount", &FlowCount { state: text("tcp-established"), flows: 12, timeout_ms: 7_440_000 }),
+        answer("FlowEventView", &flow_event()),
         answer("FlowView", &flow()),
         answer("NeighbourView", &NeighbourView { port: text("lan"), addr: ip("192.0.2.1"), mac: Some(MAC), state: text("reachable") }),
         answer("NetworkInfo", &network()),
@@ -144,6 +148,15 @@ fn flow() -> FlowView {
     }
 }
 
+fn flow_event() -> FlowEventView {
+    FlowEventView {
+        what: FlowHappening::End(FlowEnd::Idle),
+        time_ms: 1_795_500_000_000,
+        duration_ms: 310_000,
+        flow: flow(),
+    }
+}
+
 fn network() -> NetworkInfo {
     NetworkInfo {
         id: NetworkId(1),
@@ -234,6 +247,8 @@ fn stats() -> StatsInfo {
             misses: 2,
             flows: 2,
             flow_bytes: 1_000_000,
+            evicted_unanswered: 0,
+            evicted_idle: 0,
             batch_sizes: vec![18, 2],
         }],
     }
@@ -275,6 +290,10 @@ fn packet() -> UplinkKind {
         gateways: vec![ip("192.0.2.1")],
         share_host_address: false,
         ports: PortRange::new(1024, 65_535),
+        mapping: Binding::EndpointIndependent,
+        filtering: Filtering::AddressDependent,
+        outbound_refresh_only: false,
+        nat66: false,
     })
 }
 

@@ -35,7 +35,7 @@ pub(super) struct Route {
     pub(super) handler: MethodRouter<Service>,
 }
 
-const FLOW_FILTERS: &[&str] = &["endpoint", "proto", "state", "to", "limit"];
+const FLOW_FILTERS: &[&str] = &["endpoint", "proto", "state", "to", "addr", "port", "limit"];
 
 /// All routes.
 #[rustfmt::skip]
@@ -64,6 +64,8 @@ pub(super) fn all() -> Vec<Route> {
         route("GET", "/v1/publications", "List published ports", None, Some("PublicationInfo[]"), get(publications)),
         with_query(FLOW_FILTERS, route("GET", "/v1/flows", "List tracked flows", None, Some("FlowView[]"), get(flows))),
         with_query(FLOW_FILTERS, route("DELETE", "/v1/flows", "Forget flows", None, Some("Deleted"), delete(flush_flows))),
+        route("GET", "/v1/flows/counts", "Flows by state", None, Some("FlowCount[]"), get(count_flows)),
+        with_query(FLOW_FILTERS, route("GET", "/v1/flows/events", "Flows as they begin and end, one JSON object a line", None, Some("FlowEventView"), get(flow_events))),
         route("GET", "/v1/fdb", "List MAC addresses", None, Some("FdbView[]"), get(fdb)),
         route("GET", "/v1/neighbours", "List neighbours", None, Some("NeighbourView[]"), get(neighbours)),
         route("GET", "/v1/routes", "List routes", None, Some("RouteInfo[]"), get(routes)),
@@ -204,6 +206,14 @@ async fn flows(State(service): State<Service>, Query(query): Query<FlowQuery>) -
 
 async fn flush_flows(State(service): State<Service>, Query(query): Query<FlowQuery>) -> Answer {
     ask(service, move |control| control.flush_flows(&query).map(|count| Deleted { count })).await
+}
+
+async fn count_flows(State(service): State<Service>) -> Answer {
+    ask(service, |control| control.count_flows()).await
+}
+
+async fn flow_events(State(service): State<Service>, Query(query): Query<FlowQuery>) -> Answer {
+    service.flow_events(query).await
 }
 
 async fn fdb(State(service): State<Service>) -> Answer {

@@ -21,7 +21,7 @@ use super::routes;
 use super::types::StopRequest;
 use crate::attach::server::Access;
 use crate::base::limits::API_BODY_MAX;
-use crate::control::model::{ErrorBody, ErrorCode};
+use crate::control::model::{ErrorBody, ErrorCode, FlowQuery};
 use crate::control::{Control, ControlError};
 
 /// Threads on which control is asked. It is behind one lock, so more would only wait for it.
@@ -213,6 +213,12 @@ impl Service {
     /// A stream of events.
     pub(super) async fn events(&self, follow: bool) -> Result<Response, Problem> {
         let body = super::stream::events(self, follow).await?;
+        Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::new(body)).into_response())
+    }
+
+    /// A stream of beginnings and ends of flows.
+    pub(super) async fn flow_events(&self, query: FlowQuery) -> Result<Response, Problem> {
+        let body = super::stream::flow_events(self, query).await?;
         Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::new(body)).into_response())
     }
 

@@ -3,14 +3,20 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::body::Bytes;
 use hyper::body::{Body, Frame};
+use serde::Serialize;
+use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::server::{Problem, Service};
 use crate::base::limits::{EVENTS_KEPT, EVENTS_QUEUED_MAX};
-use crate::control::model::EventInfo;
+use crate::control::model::{EventInfo, FlowQuery};
+
+/// How often workers are asked what happened to flows.
+const FLOWS_ASKED_EVERY: Duration = Duration::from_millis(200);
 
 /// Lines until the sender is gone.
 #[derive(Debug)]
@@ -54,7 +60,42 @@ pub(super) async fn events(service: &Service, follow: bool) -> Result<EventLines
     Ok(EventLines(receiver))
 }
 
-fn line(event: &EventInfo) -> Bytes {
+/// Beginnings and ends of flows until the reader or the daemon goes. Workers are asked a few times a
+/// second; how many were missed, because there were too many or the reader was slow, is a line, too.
+pub(super) async fn flow_events(
+    service: &Service,
+    query: FlowQuery,
+) -> Result<EventLines, Problem> {
+    let (lines, receiver) = mpsc::channel(1);
+    let asked = query.clone();
+    let first = service.with_control(move |control| control.flow_events(&asked, None)).await?;
+    let (service, mut next) = (service.clone(), first.next);
+    let mut stopping = service.stopping();
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(FLOWS_ASKED_EVERY) => {}
+                () = lines.closed() => return,
+                _ = stopping.wait_for(Option::is_some) => return,
+            }
+            let asked = query.clone();
+            let answer =
+                service.with_control(move |control| control.flow_events(&asked, Some(next))).await;
+            let Ok(some) = answer else { return };
+            next = some.next;
+            let lost =
+                (some.lost > 0).then(|| line(&json!({ "event": "lost", "count": some.lost })));
+            for line in lost.into_iter().chain(some.events.iter().map(line)) {
+                if lines.send(line).await.is_err() {
+                    return;
+                }
+            }
+        }
+    });
+    Ok(EventLines(receiver))
+}
+
+fn line(event: &impl Serialize) -> Bytes {
     let mut line = serde_json::to_vec(event).unwrap_or_default();
     line.push(b'\n');
     line.into()

@@ -31,6 +31,13 @@ pub const PORT_SPACES_MAX: usize = 256;
 /// Remote addresses that one mapping remembers for filtering. An inside socket that has spoken to more
 /// forgets the earliest; flows that exist are not concerned.
 pub const MAPPING_CONTACTS_MAX: usize = 512;
+/// SYNs from outside held for six seconds (RFC 5382 REQ-4), per worker: some 300 KB when full. Those of
+/// a scan beyond it get no answer.
+pub const HELD_SYNS_MAX: usize = 1_024;
+/// Bytes of such a frame: headers with all options fit, the data of a fast open do not.
+pub const HELD_SYN_BYTES_MAX: usize = 256;
+/// Beginnings and ends of flows kept for followers, per worker: 3 MB, and only while somebody follows.
+pub const FLOW_EVENTS_MAX: usize = 16_384;
 /// Publications of one switch.
 pub const PUBLICATIONS_MAX: usize = 65_536;
 /// Neighbours known on one uplink, after the kernel's `gc_thresh3`.

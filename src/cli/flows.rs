@@ -8,6 +8,7 @@ use super::human::{bytes, millis};
 use super::options::{Format, Global};
 use super::output::{Outcome, line, listing, table};
 use crate::control::model::{FlowQuery, FlowView};
+use crate::datapath::inspect::FlowCount;
 
 /// Lines shown to people unless they say how many.
 const SHOWN: usize = 1000;
@@ -23,6 +24,12 @@ pub(crate) struct Flows {
     /// Busiest first
     #[arg(long)]
     top: bool,
+    /// How many there are in each state
+    #[arg(long, conflicts_with_all = ["top", "limit", "endpoint", "proto", "state", "to", "addr", "port"])]
+    counts: bool,
+    /// Stay, and write a JSON object for each flow that begins or ends
+    #[arg(long, conflicts_with_all = ["top", "limit", "counts"])]
+    follow: bool,
     /// Show at most so many
     #[arg(long, value_name = "COUNT")]
     limit: Option<usize>,
@@ -52,12 +59,18 @@ pub(crate) struct Filter {
     /// To this address, before or after translation
     #[arg(long, value_name = "ADDR")]
     to: Option<IpAddr>,
+    /// With this address at either end, before or after translation
+    #[arg(long, value_name = "ADDR")]
+    addr: Option<IpAddr>,
+    /// With this port at either end, before or after translation
+    #[arg(long, value_name = "PORT")]
+    port: Option<u16>,
 }
 
 impl Filter {
     fn query(self, limit: Option<usize>) -> FlowQuery {
-        let Self { endpoint, proto, state, to } = self;
-        FlowQuery { endpoint, proto, state, to, limit }
+        let Self { endpoint, proto, state, to, addr, port } = self;
+        FlowQuery { endpoint, proto, state, to, addr, port, limit }
     }
 }
 
@@ -67,6 +80,16 @@ pub(crate) fn run(global: &Global, args: Flows) -> Outcome {
     if let Some(Command::Flush(filter)) = args.command {
         let gone = client.flush_flows(&filter.query(None))?;
         line(&gone.count.to_string())?;
+        return Ok(0);
+    }
+    if args.counts {
+        let counts = client.count_flows()?;
+        return listing(args.format.json, &counts, || counts_table(&counts));
+    }
+    if args.follow {
+        for event in client.flow_events(&args.filter.query(None))? {
+            line(&event?)?;
+        }
         return Ok(0);
     }
     // To find the busiest, all have to be seen.
@@ -81,6 +104,14 @@ pub(crate) fn run(global: &Global, args: Flows) -> Outcome {
         global.note(format_args!("only the first {SHOWN} are shown; `--limit` shows more"));
     }
     listing(args.format.json, &flows, || flows_table(&flows))
+}
+
+fn counts_table(counts: &[FlowCount]) -> String {
+    let rows = counts
+        .iter()
+        .filter(|count| count.flows > 0)
+        .map(|count| [count.state.clone(), count.flows.to_string(), millis(count.timeout_ms)]);
+    table(["STATE", ">FLOWS", ">IDLE AT MOST"], rows.collect())
 }
 
 /// The table that people see.

@@ -10,6 +10,7 @@ use super::human::list;
 use super::options::{Format, Global};
 use super::output::{Failure, Outcome, json, line, listing, table};
 use crate::control::model::{PacketSpec, PortRange, UplinkInfo, UplinkKind, UplinkSpec};
+use crate::stage::flow::{Binding, Filtering};
 
 /// What can be done with uplinks.
 #[derive(Subcommand, Debug)]
@@ -41,7 +42,9 @@ pub(crate) struct Create {
     /// Its name
     name: String,
     /// Sockets of the host: needs no right
-    #[arg(long, conflicts_with_all = ["addresses", "gateways", "ports"])]
+    #[arg(long, conflicts_with_all = [
+        "addresses", "gateways", "ports", "mapping", "filtering", "outbound_refresh_only", "nat66",
+    ])]
     sockets: bool,
     /// A packet socket on this NIC: the switch is a router of that LAN (needs CAP_NET_RAW)
     #[arg(long, value_name = "IFACE")]
@@ -55,6 +58,20 @@ pub(crate) struct Create {
     /// Outside ports for masquerade
     #[arg(long, value_name = "FIRST-LAST")]
     ports: Option<PortRange>,
+    /// When a container's socket has one outside port: endpoint-independent, or
+    /// address-and-port-dependent, which lets many connections share one
+    #[arg(long, value_name = "BEHAVIOUR", default_value = "endpoint-independent")]
+    mapping: Binding,
+    /// Who outside may send to it: endpoint-independent (everybody), address-dependent (hosts it has
+    /// sent to) or address-and-port-dependent (sockets it has sent to)
+    #[arg(long, value_name = "BEHAVIOUR", default_value = "address-dependent")]
+    filtering: Filtering,
+    /// What comes from outside does not keep a UDP mapping alive
+    #[arg(long)]
+    outbound_refresh_only: bool,
+    /// Translate global IPv6 addresses, too
+    #[arg(long)]
+    nat66: bool,
 }
 
 /// A static address, or that one is asked for.
@@ -103,6 +120,10 @@ impl Create {
             gateways: self.gateways,
             share_host_address: false,
             ports: self.ports,
+            mapping: self.mapping,
+            filtering: self.filtering,
+            outbound_refresh_only: self.outbound_refresh_only,
+            nat66: self.nat66,
         };
         Ok(UplinkSpec { name: self.name, kind: UplinkKind::Packet(packet) })
     }
@@ -175,6 +196,10 @@ mod tests {
             addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
             gateways: Vec::new(),
             ports: None,
+            mapping: Binding::default(),
+            filtering: Filtering::default(),
+            outbound_refresh_only: false,
+            nat66: false,
         }
     }
 

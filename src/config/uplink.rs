@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use crate::base::ids::{PortId, UplinkId};
+use crate::stage::flow::Behaviour;
 use crate::wire::addr::{Addr, Family};
 
 /// How frames leave.
@@ -32,6 +33,8 @@ pub struct Uplink {
     pub routers: Vec<Addr>,
     /// Outside ports that masquerade may take.
     pub nat_ports: RangeInclusive<u16>,
+    /// How it translates.
+    pub nat: Behaviour,
     /// Largest IP packet.
     pub mtu: u16,
 }

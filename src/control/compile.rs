@@ -7,12 +7,14 @@ use super::store::record::{NetworkRecord, PublicationRecord};
 use crate::base::ids::UplinkId;
 use crate::config::{Delta, Network, Port, PortKind, Subnet, Uplink, UplinkKind};
 use crate::control::model;
+use crate::stage::flow::Behaviour;
 use crate::stage::service::publish::Publication;
 use crate::stage::sockets::{Link, Target};
 use crate::wire::addr::Addr;
 
-/// Outside ports that masquerade may take if the uplink names none: all but the well-known.
-const NAT_PORTS: (u16, u16) = (1024, 65_535);
+/// Outside ports that masquerade may take if the uplink names none: all. A well-known one only goes to a
+/// socket that has a well-known port itself (RFC 4787 REQ-3 a).
+const NAT_PORTS: (u16, u16) = (1, 65_535);
 /// Name of the uplink that networks take if they name none.
 pub(super) const DEFAULT: &str = "default";
 /// What takes an uplink away.
@@ -105,6 +107,7 @@ pub(super) fn uplink(uplink: &UplinkState) -> [Delta; 2] {
         addrs: addrs.iter().map(|(a, len)| (Addr::from(*a), *len)).collect(),
         routers: uplink.routers().into_iter().map(Addr::from).collect(),
         nat_ports: first..=last,
+        nat: behaviour(&record.spec.kind),
         mtu,
     };
     let port = Port {
@@ -120,6 +123,18 @@ pub(super) fn uplink(uplink: &UplinkState) -> [Delta; 2] {
         uso: uplink.uso,
     };
     [Delta::Uplink(Arc::new(object)), Delta::Port(Arc::new(port))]
+}
+
+fn behaviour(kind: &model::UplinkKind) -> Behaviour {
+    match kind {
+        model::UplinkKind::Sockets => Behaviour::default(),
+        model::UplinkKind::Packet(packet) => Behaviour {
+            mapping: packet.mapping,
+            filtering: packet.filtering,
+            inbound_refresh: !packet.outbound_refresh_only,
+            nat66: packet.nat66,
+        },
+    }
 }
 
 pub(super) fn publication(state: &State, record: &PublicationRecord) -> Option<Delta> {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ipam::pools::{Pool, docker_pools};
 use super::model::{NetworkSpec, PortRange, UplinkSpec};
+use super::tuning::FlowTimeouts;
 use crate::base::limits;
 
 /// `wharf.toml`. Every key is optional.
@@ -28,6 +29,11 @@ pub struct Config {
     pub publish_ports: Option<PortRange>,
     /// Bounds.
     pub limits: Limits,
+    /// How long idle flows live.
+    pub timeouts: FlowTimeouts,
+    /// Whether TCP connections that began before the daemon are followed from their middle on (true, if
+    /// this is not given), so that they survive its restart.
+    pub pick_up: Option<bool>,
     /// Address pools; Docker's by default.
     #[serde(rename = "pool")]
     pub pools: Vec<Pool>,
@@ -45,6 +51,10 @@ pub struct Config {
 pub struct Limits {
     /// Flows of each worker.
     pub flows: usize,
+    /// Of these, flows that one endpoint may begin.
+    pub flows_per_endpoint: usize,
+    /// Outside ports that one endpoint may have, on all uplinks and in all protocols.
+    pub ports_per_endpoint: usize,
     /// Endpoints of this daemon.
     pub endpoints: usize,
     /// Publications of this daemon.
@@ -55,6 +65,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             flows: limits::FLOWS_MAX,
+            flows_per_endpoint: limits::FLOWS_PER_PORT_MAX,
+            ports_per_endpoint: limits::MAPPINGS_PER_PORT_MAX,
             endpoints: limits::ENDPOINTS_MAX,
             publications: limits::PUBLICATIONS_MAX,
         }
@@ -146,6 +158,7 @@ impl Config {
         for pool in &self.pools {
             pool.check().map_err(|e| format!("`pool`: {e}"))?;
         }
+        self.timeouts.check()?;
         no_twins("network", self.networks.iter().map(|n| &n.name))?;
         no_twins("uplink", self.uplinks.iter().map(|u| &u.name))
     }

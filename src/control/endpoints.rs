@@ -12,6 +12,7 @@ use super::state::EndpointState;
 use super::store::record::{NetworkRecord, Record};
 use crate::base::ids::PortId;
 use crate::config::Delta;
+use crate::packet::DropReason;
 use crate::worker::command::Notice;
 
 impl Control {
@@ -75,8 +76,20 @@ impl Control {
         match notice {
             Notice::PortDead(port) => self.port_dead(port),
             Notice::Configured(uplink, lan) => self.configured(uplink, lan),
+            Notice::Shortage(port, reason) => self.shortage(port, reason),
             Notice::Failed(text) => self.event(EventKind::WorkerFailed, None, None, text),
         }
+    }
+
+    /// Somebody gets no new connections.
+    fn shortage(&mut self, port: PortId, reason: DropReason) {
+        let name = self.port_name(port);
+        let text = format!(
+            "new connections of {name} are refused ({reason}): {}; see `wharf flows --counts`",
+            reason.explain()
+        );
+        let endpoint = self.state.at_port(port).is_some().then_some(name);
+        self.event(EventKind::FlowsRefused, None, endpoint.as_deref(), text);
     }
 
     /// What was plugged in is gone: a container's namespace, or an uplink's NIC.

@@ -35,6 +35,7 @@ mod resolving;
 mod state;
 pub mod store;
 mod subnets;
+mod tuning;
 mod uplinks;
 pub mod workers;
 
@@ -109,6 +110,7 @@ impl Control {
             listeners: Listeners::default(),
             resolvers: Vec::new(),
         };
+        control.tune();
         control.restore()?;
         Ok(control)
     }

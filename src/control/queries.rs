@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 
 use super::Control;
 use super::error::ControlError;
-use super::model::{FdbView, FlowQuery, FlowView, NeighbourView, PortView, StatsInfo, TraceQuery};
+use super::model::{
+    FdbView, FlowEventView, FlowEventsView, FlowQuery, FlowView, NeighbourView, PortView,
+    StatsInfo, TraceQuery,
+};
 use crate::base::ids::{DomainId, NetworkId, PortId};
 use crate::datapath::inspect::{
-    FlowFilter, PortStats, RouteInfo, TraceReport, TraceRequest, WorkerStats,
+    FlowCount, FlowFilter, FlowInfo, PortStats, RouteInfo, TraceReport, TraceRequest, WorkerStats,
 };
 use crate::packet::DropReason;
 use crate::worker::command::{Answer, Query};
@@ -23,12 +26,7 @@ impl Control {
             }
         }
         flows.truncate(query.limit.unwrap_or(usize::MAX));
-        let view = |flow: crate::datapath::inspect::FlowInfo| FlowView {
-            from: self.port_name(flow.initiator_port),
-            to: self.port_name(flow.responder_port),
-            flow,
-        };
-        Ok(flows.into_iter().map(view).collect())
+        Ok(flows.into_iter().map(|flow| self.flow_view(flow)).collect())
     }
 
     /// Forgets flows that match; says how many.
@@ -43,18 +41,76 @@ impl Control {
         Ok(count)
     }
 
+    /// Flows of all workers by state.
+    pub fn count_flows(&self) -> Result<Vec<FlowCount>, ControlError> {
+        let mut sums: Vec<FlowCount> = Vec::new();
+        for answer in self.ask(Query::CountFlows)? {
+            let Answer::Counts(counts) = answer else { continue };
+            if sums.is_empty() {
+                sums = counts;
+                continue;
+            }
+            for (sum, count) in sums.iter_mut().zip(counts) {
+                sum.flows += count.flows;
+            }
+        }
+        Ok(sums)
+    }
+
+    /// Beginnings and ends of flows that match, since the last question; `from` is what that answered.
+    pub fn flow_events(
+        &self,
+        query: &FlowQuery,
+        from: Option<u64>,
+    ) -> Result<FlowEventsView, ControlError> {
+        let filter = Self::flow_filter(query);
+        let ports = query.endpoint.as_ref().map(|name| self.find(name, None)).transpose()?;
+        let ports: Option<Vec<PortId>> =
+            ports.map(|found| found.into_iter().map(|e| e.record.port).collect());
+        let is_meant = |flow: &FlowInfo| {
+            ports.as_ref().is_none_or(|ports| {
+                ports.contains(&flow.initiator_port) || ports.contains(&flow.responder_port)
+            })
+        };
+        let now = self.now();
+        let mut view = FlowEventsView::default();
+        for answer in self.ask(Query::FlowEvents(filter, from))? {
+            let Answer::FlowEvents(some) = answer else { continue };
+            (view.next, view.lost) = (some.next, view.lost + some.lost);
+            let meant = some.events.into_iter().filter(|event| is_meant(&event.flow));
+            view.events.extend(meant.map(|event| FlowEventView {
+                what: event.what,
+                time_ms: now.saturating_sub(event.ago_ms),
+                duration_ms: event.duration_ms,
+                flow: self.flow_view(event.flow),
+            }));
+        }
+        Ok(view)
+    }
+
+    fn flow_view(&self, flow: FlowInfo) -> FlowView {
+        let (from, to) = (self.port_name(flow.initiator_port), self.port_name(flow.responder_port));
+        FlowView { from, to, flow }
+    }
+
     /// One filter, or one for each port of the container that is meant.
     fn flow_filters(&self, query: &FlowQuery) -> Result<Vec<FlowFilter>, ControlError> {
-        let filter = FlowFilter {
+        let filter = Self::flow_filter(query);
+        let Some(endpoint) = &query.endpoint else { return Ok(vec![filter]) };
+        let ports = self.find(endpoint, None)?.into_iter().map(|e| e.record.port);
+        Ok(ports.map(|p| FlowFilter { port: Some(p), ..filter.clone() }).collect())
+    }
+
+    fn flow_filter(query: &FlowQuery) -> FlowFilter {
+        FlowFilter {
             port: None,
             proto: query.proto.as_ref().map(|p| p.to_ascii_lowercase()),
             state: query.state.clone(),
             to: query.to,
+            addr: query.addr,
+            l4_port: query.port,
             limit: query.limit,
-        };
-        let Some(endpoint) = &query.endpoint else { return Ok(vec![filter]) };
-        let ports = self.find(endpoint, None)?.into_iter().map(|e| e.record.port);
-        Ok(ports.map(|p| FlowFilter { port: Some(p), ..filter.clone() }).collect())
+        }
     }
 
     /// MAC addresses and where they are. Workers tell each other what they learn; the youngest counts.
@@ -176,7 +232,7 @@ impl Control {
     }
 
     /// The name that people gave to what is plugged in.
-    fn port_name(&self, port: PortId) -> String {
+    pub(super) fn port_name(&self, port: PortId) -> String {
         if let Some(endpoint) = self.state.at_port(port) {
             return endpoint.record.name.clone();
         }

@@ -209,6 +209,7 @@ impl Control {
     /// Takes in a changed config file. Uplinks that did not work are tried again, too.
     pub fn reload(&mut self, config: Config) -> Result<(), ControlError> {
         self.settings.config = config;
+        self.tune();
         self.refresh_resolvers();
         let broken = self.state.uplinks.values().filter(|u| u.failure.is_some());
         for record in broken.map(|u| u.record.clone()).collect::<Vec<_>>() {

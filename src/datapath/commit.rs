@@ -7,6 +7,7 @@
 use super::Datapath;
 use super::decide::{NextHop, Route, Snat};
 use super::hops::{Hop, HopKey, HopTable};
+use super::inspect::FlowEnd;
 use super::pipeline::Slot;
 use super::send::may_be_cut;
 use super::slow::Frame;
@@ -15,8 +16,8 @@ use crate::base::time::Time;
 use crate::config::{Port, PortKind};
 use crate::packet::{DropReason, FlowKey, Fragment, Parsed, Scope};
 use crate::stage::flow::{
-    Direction, Endpoint, Flow, FlowIndex, HopId, MappingId, MappingTable, TcpSegment, TcpState,
-    Wanted,
+    Binding, Direction, Endpoint, Filtering, Flag, Flow, FlowIndex, HopId, MappingId, MappingTable,
+    TcpSegment, TcpState, Wanted,
 };
 use crate::stage::route::icmp_error::IcmpError;
 use crate::stage::route::mtu;
@@ -39,8 +40,9 @@ pub(super) fn release(mappings: &mut MappingTable, hops: &mut HopTable, now: Tim
 }
 
 impl Datapath {
-    pub(super) fn remove_flow(&mut self, now: Time, index: FlowIndex) {
+    pub(super) fn remove_flow(&mut self, now: Time, index: FlowIndex, why: FlowEnd) {
         let flow = self.flows.remove(index);
+        self.journal.ended(now, &flow, why);
         release(&mut self.mappings, &mut self.hops, now, &flow);
     }
 
@@ -58,7 +60,7 @@ impl Datapath {
                 self.flows.get_mut(index).generation = self.tables.generation();
                 return self.track_and_send(index, direction, slot, frame);
             }
-            self.remove_flow(frame.now, index);
+            self.remove_flow(frame.now, index, FlowEnd::Changed);
         }
         let (to, from) = (self.tables.entry(egress), self.tables.entry(frame.ingress));
         let (Some(to), Some(from)) = (to, from) else { return Err(DropReason::PortGone) };
@@ -211,11 +213,14 @@ impl Datapath {
             to: (target.addr, target.port),
             snat,
         };
-        if route.snat == Snat::Keep {
-            // The flow lives on the mapping of the inside socket, as if that had begun it.
+        // The flow lives on the mapping of the inside socket, as if that had begun it; but where what
+        // comes in keeps nothing alive, only once the inside has answered.
+        let refresh = self.tables.uplink(uplink).is_none_or(|uplink| uplink.nat.inbound_refresh);
+        let keeps = route.snat == Snat::Keep && (refresh || slot.key.proto != ipv6::UDP);
+        if keeps {
             self.mappings.retain(id);
         }
-        self.commit_route(port, &route, (route.snat == Snat::Keep).then_some(id), slot, frame)
+        self.commit_route(port, &route, keeps.then_some(id), slot, frame)
     }
 
     /// What the inside of a mapping at this destination is, if the sender may reach it.
@@ -228,10 +233,23 @@ impl Datapath {
         let outside = Endpoint { addr: key.dst, domain: uplink.into(), port, proto: key.proto };
         let Some((id, mapping)) = self.mappings.by_outside(&outside) else { return Ok(None) };
         let inside_sender = !key.domain.is_uplink();
-        if !inside_sender && !self.mappings.has_contact(id, key.src) {
+        if !inside_sender && !self.may_send_to(uplink, id, key) {
             return Err(DropReason::Filtered);
         }
         Ok(Some((mapping.inside, id)))
+    }
+
+    /// RFC 4787 REQ-8.
+    fn may_send_to(&self, uplink: UplinkId, id: MappingId, key: &FlowKey) -> bool {
+        match self.tables.uplink(uplink).map(|uplink| uplink.nat.filtering) {
+            Some(Filtering::EndpointIndependent) => true,
+            Some(Filtering::AddressAndPortDependent) => {
+                self.mappings.has_contact(id, key.src, Some(remote_port(key.proto, key.src_port)))
+            }
+            Some(Filtering::AddressDependent) | None => {
+                self.mappings.has_contact(id, key.src, None)
+            }
+        }
     }
 
     /// The key under which answers arrive, and the mapping they need.
@@ -261,8 +279,21 @@ impl Datapath {
             proto: key.proto,
         };
         let wanted = Wanted { inside, payer: port.id, domain: outside_domain, addr: outside };
+        let nat = self.tables.uplink_of(outside_domain).map(|u| u.nat).unwrap_or_default();
+        if nat.mapping == Binding::AddressAndPortDependent {
+            reply.dst = outside;
+            let (flows, seed) = (&self.flows, self.seed);
+            let towards = |port| FlowKey { dst_port: port, ..reply };
+            reply.dst_port = self.mappings.overlapping(&wanted, |port| {
+                let key = towards(port);
+                flows.lookup(&key, key.hash(seed)).is_some()
+            })?;
+            return Ok((reply, None));
+        }
         let id = self.mappings.acquire(&wanted)?;
-        self.mappings.add_contact(id, route.to.0);
+        let (to, port) = (route.to.0, remote_port(key.proto, route.to.1));
+        let by_port = nat.filtering == Filtering::AddressAndPortDependent;
+        self.mappings.add_contact(id, to, by_port.then_some(port));
         (reply.dst, reply.dst_port) = (outside, self.mappings.get(id).outside.port);
         Ok((reply, Some(id)))
     }
@@ -338,7 +369,10 @@ impl Datapath {
     ) -> Result<(), DropReason> {
         let mut flow = Flow::new(frame.now, keys, ports);
         let to_sockets = self.hops.get(hops[0]).is_some_and(Hop::is_sockets);
-        match first_state(to_sockets, &slot.parsed, frame.batch.bytes(frame.at)) {
+        // Mappings do not survive a restart: a stranger's segment at one belongs to nothing that is older.
+        let at_mapping = mapping.is_some() && keys[0].domain.is_uplink();
+        let pick_up = self.pick_up && !at_mapping;
+        match first_state(to_sockets, pick_up, &slot.parsed, frame.batch.bytes(frame.at)) {
             Ok(state) => flow.tcp = state,
             Err(reason) => {
                 flow.hops = hops;
@@ -351,10 +385,11 @@ impl Datapath {
         flow.hops = hops;
         flow.generation = self.tables.generation();
         flow.set_mapping(mapping);
+        self.mute_inbound(&mut flow);
         // Who has used his share must not cost another his flow.
         let has_share = self.flows.has_share(ports[0]);
         if let Some(victim) = has_share.then(|| self.flows.make_room(frame.now)).flatten() {
-            release(&mut self.mappings, &mut self.hops, frame.now, &victim);
+            self.evicted(frame.now, &victim);
         }
         let index = match self.flows.insert(flow) {
             Ok(index) => index,
@@ -363,7 +398,47 @@ impl Datapath {
                 return Err(reason);
             }
         };
+        self.journal.begun(frame.now, self.flows.get(index));
         self.send_on(index, Direction::Initiator, slot, frame)
+    }
+
+    /// A flow that had to make room for another.
+    fn evicted(&mut self, now: Time, victim: &Flow) {
+        let why = if victim.class().is_unanswered() {
+            self.totals.evicted_unanswered += 1;
+            FlowEnd::EvictedUnanswered
+        } else {
+            self.totals.evicted_idle += 1;
+            FlowEnd::EvictedIdle
+        };
+        self.journal.ended(now, victim, why);
+        release(&mut self.mappings, &mut self.hops, now, victim);
+    }
+
+    /// The inside has answered on a flow that a stranger began and that kept no mapping alive: from now
+    /// on it does.
+    pub(super) fn adopt_mapping(&mut self, index: FlowIndex) {
+        let flow = self.flows.get(index);
+        let key = flow.key(Direction::Initiator);
+        let outside =
+            Endpoint { addr: key.dst, domain: key.domain, port: key.dst_port, proto: key.proto };
+        let Some((id, _)) = self.mappings.by_outside(&outside) else { return };
+        self.mappings.retain(id);
+        self.flows.get_mut(index).set_mapping(Some(id));
+    }
+
+    /// RFC 4787 REQ-6 a, for uplinks that ask for it: what comes from outside keeps nothing alive.
+    fn mute_inbound(&self, flow: &mut Flow) {
+        if flow.keys()[0].proto != ipv6::UDP {
+            return;
+        }
+        for (dir, flag) in [
+            (Direction::Initiator, Flag::InitiatorMute),
+            (Direction::Responder, Flag::ResponderMute),
+        ] {
+            let uplink = self.tables.uplink_of(flow.key(dir).domain);
+            flow.set(flag, uplink.is_some_and(|uplink| !uplink.nat.inbound_refresh));
+        }
     }
 
     /// A packet of a flow that exists, but that the fast path would not take.
@@ -377,14 +452,14 @@ impl Datapath {
     ) -> Result<(), DropReason> {
         let flow = self.flows.get(index);
         if flow.generation != self.tables.generation() && !self.judge_again(index) {
-            self.remove_flow(frame.now, index);
+            self.remove_flow(frame.now, index, FlowEnd::Changed);
             return self.routed_with_ports(port, slot, frame);
         }
         let flow = self.flows.get(index);
         if flow.port(direction) != frame.ingress {
             // The station moved, or another one claims its address: the guard has let it pass, so it
             // is entitled to it, and the flow begins anew from there.
-            self.remove_flow(frame.now, index);
+            self.remove_flow(frame.now, index, FlowEnd::Changed);
             return self.routed_with_ports(port, slot, frame);
         }
         let (egress, hop) = (flow.port(direction.flip()), flow.hops[direction.index()]);
@@ -396,6 +471,11 @@ impl Datapath {
     }
 }
 
+/// The remote port that filtering looks at: an identifier of ICMP is the inside's own.
+fn remote_port(proto: u8, port: u16) -> u16 {
+    if matches!(proto, ipv6::ICMP | ipv6::ICMPV6) { 0 } else { port }
+}
+
 /// Reply key, hops and mapping of a routed flow.
 type Settled = (FlowKey, [HopId; 2], Option<MappingId>);
 
@@ -403,10 +483,15 @@ type Settled = (FlowKey, [HopId; 2], Option<MappingId>);
 /// daemon that was started again has an empty one.
 ///
 /// Of a flow that ends in sockets only one direction passes here; its state is kept there.
-fn first_state(to_sockets: bool, parsed: &Parsed, frame: &[u8]) -> Result<TcpState, DropReason> {
+fn first_state(
+    to_sockets: bool,
+    pick_up: bool,
+    parsed: &Parsed,
+    frame: &[u8],
+) -> Result<TcpState, DropReason> {
     if to_sockets || parsed.proto != ipv6::TCP || parsed.fragment == Fragment::Later {
         return Ok(TcpState::default());
     }
     let segment = TcpSegment::read(parsed, frame).ok_or(DropReason::Malformed)?;
-    TcpState::begin(&segment, true)
+    TcpState::begin(&segment, pick_up)
 }

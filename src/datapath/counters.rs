@@ -35,6 +35,8 @@ pub(super) struct Totals {
     pub(super) frames: u64,
     pub(super) hits: u64,
     pub(super) misses: u64,
+    pub(super) evicted_unanswered: u64,
+    pub(super) evicted_idle: u64,
     /// Batches by the power of two of their size.
     pub(super) batch_sizes: [u64; 8],
 }

@@ -268,7 +268,7 @@ fn to_uplink(
         notes.note("route", || format!("{} is our own address on {}", key.dst, uplink.name));
         return Decision::OwnAddress(uplink.id);
     }
-    let snat = if !must_masquerade(key.src) {
+    let snat = if !must_masquerade(uplink, key.src) {
         Snat::Keep
     } else if let Some((addr, port)) = published_source(tables, from, uplink, own, key) {
         notes.note("nat", || format!("source is published and becomes {addr}:{port}"));
@@ -300,9 +300,9 @@ fn published_source(
 }
 
 /// IPv4 always, and IPv6's unique local addresses (RFC 4193), which nobody outside can answer. Global
-/// IPv6 addresses are routed as they are.
-fn must_masquerade(src: Addr) -> bool {
-    src.v6().is_none_or(|ip| ip.octets()[0] & 0xfe == 0xfc)
+/// IPv6 addresses are routed as they are, unless the uplink says otherwise.
+fn must_masquerade(uplink: &Uplink, src: Addr) -> bool {
+    uplink.nat.nat66 || src.v6().is_none_or(|ip| ip.octets()[0] & 0xfe == 0xfc)
 }
 
 fn from_uplink(tables: &Tables, from: &Port, key: &FlowKey, notes: &mut Notes) -> Decision {
@@ -327,7 +327,7 @@ fn from_uplink(tables: &Tables, from: &Port, key: &FlowKey, notes: &mut Notes) -
     let Some(network) = tables.network(id) else { return Decision::Drop(DropReason::NoRoute) };
     // A routed network (global IPv6) lets in what belongs to its flows, and echo: nothing else is
     // reachable from outside unless it is published.
-    let routed = key.dst.family() == Family::V6 && !must_masquerade(key.dst);
+    let routed = key.dst.family() == Family::V6 && !must_masquerade(uplink, key.dst);
     if routed && network.uplink == Some(uplink.id) && key.proto == ipv6::ICMPV6 {
         return deliver(tables, from, network, key, notes);
     }

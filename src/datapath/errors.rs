@@ -29,7 +29,7 @@ impl Datapath {
         Err(reason)
     }
 
-    fn write_error(
+    pub(super) fn write_error(
         &mut self,
         now: Time,
         port: &Port,

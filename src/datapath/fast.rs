@@ -9,7 +9,8 @@ use super::pipeline::{Slot, Way};
 use super::{Datapath, Output};
 use crate::base::ids::PortId;
 use crate::base::time::Time;
-use crate::packet::{DropReason, Fragment, FrameBatch, Parsed, Rewrite};
+use crate::packet::rewrite::{is_numbered, renumber};
+use crate::packet::{DropReason, Fragment, FrameBatch, Gso, Offload, Parsed, Rewrite};
 use crate::stage::flow::tcp::Phase;
 use crate::stage::flow::{Class, Direction, Flow, FlowIndex, TcpSegment, Transition};
 use crate::stage::route::mtu;
@@ -68,6 +69,11 @@ impl Datapath {
             let route = Some((hop.dst_mac, hop.src_mac));
             let nat = flow.rewrite(direction);
             Rewrite { nat, route }.apply(&mut batch.frame(at), parsed);
+            if is_numbered(parsed, batch.bytes(at)) && flow.is_source_rewritten(direction) {
+                let count = segments(batch.offload(at));
+                let id = self.ip_ids.take(parsed.dst, parsed.proto, count);
+                renumber(&mut batch.frame(at), id);
+            }
         }
         let egress = hop.port();
         self.touch_if(now, index, class);
@@ -78,8 +84,17 @@ impl Datapath {
     #[inline]
     fn touch_if(&mut self, now: Time, index: FlowIndex, class: Option<Class>) {
         if let Some(class) = class {
-            self.flows.touch(now, index, class);
+            self.keep_alive(now, index, class);
         }
+    }
+
+    fn keep_alive(&mut self, now: Time, index: FlowIndex, class: Class) {
+        let flow = self.flows.get(index);
+        let answered = class == Class::UdpStream && flow.class() == Class::UdpSingle;
+        if answered && flow.is_mute(Direction::Initiator) && flow.mapping().is_none() {
+            self.adopt_mapping(index);
+        }
+        self.flows.touch(now, index, class);
     }
 
     fn into_socket(
@@ -107,12 +122,17 @@ impl Datapath {
     ) -> Result<Transition, DropReason> {
         let flow = self.flows.get_mut(index);
         let transition = track(flow, direction, parsed, frame)?;
-        if transition != Transition::Ignored {
+        if transition != Transition::Ignored && !flow.is_mute(direction) {
             let class = flow.class_after(direction);
-            self.flows.touch(now, index, class);
+            self.keep_alive(now, index, class);
         }
         Ok(transition)
     }
+}
+
+/// Datagrams that a frame stands for, at most.
+pub(super) fn segments(offload: Offload) -> u16 {
+    if offload.gso == Gso::None { 1 } else { 64 }
 }
 
 #[inline(always)]

@@ -17,12 +17,15 @@ impl Datapath {
         }
         let view = frame.batch.frame(frame.at);
         let from = (frame.ingress, slot.key.domain);
-        match self.fragments.admit(frame.now, from, &slot.parsed, &view) {
+        let ids = &mut self.ip_ids;
+        let fresh = || ids.take(slot.parsed.dst, slot.parsed.proto, 1);
+        match self.fragments.admit(frame.now, from, &slot.parsed, &view, fresh) {
             Admitted::Key(ports) => {
                 let mut known = *slot;
                 known.parsed.proto = ports.proto;
                 known.parsed.src_port = ports.src_port;
                 known.parsed.dst_port = ports.dst_port;
+                known.fragment_id = ports.id;
                 known.key = FlowKey::new(&known.parsed, slot.key.domain, slot.key.scope);
                 known.hash = known.key.hash(self.seed);
                 Ok(Some(known))

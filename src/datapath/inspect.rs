@@ -36,6 +36,70 @@ pub struct FlowInfo {
     pub expires_ms: u64,
 }
 
+/// What happened to a flow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "event", content = "why")]
+pub enum FlowHappening {
+    /// It began.
+    Begin,
+    /// It ended.
+    End(FlowEnd),
+}
+
+/// Why a flow ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FlowEnd {
+    /// It was idle for its time.
+    Idle,
+    /// The table was full, and it had no answer.
+    EvictedUnanswered,
+    /// The table was full, and it was idle.
+    EvictedIdle,
+    /// What it was made by was changed or removed.
+    Changed,
+    /// Its ports serve a new connection.
+    Replaced,
+    /// Somebody asked for it.
+    Flushed,
+}
+
+/// The beginning or the end of a flow.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FlowEvent {
+    /// What happened.
+    #[serde(flatten)]
+    pub what: FlowHappening,
+    /// Milliseconds since it happened.
+    pub ago_ms: u64,
+    /// How long the flow has lived.
+    pub duration_ms: u64,
+    /// The flow, as it was then.
+    pub flow: FlowInfo,
+}
+
+/// Beginnings and ends since the last question.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct FlowEvents {
+    /// In order.
+    pub events: Vec<FlowEvent>,
+    /// Where to go on.
+    pub next: u64,
+    /// How many there were that are not known any more.
+    pub lost: u64,
+}
+
+/// How many flows there are of one kind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowCount {
+    /// Their protocol and state, such as `tcp-established`.
+    pub state: String,
+    /// So many.
+    pub flows: u64,
+    /// Milliseconds that one of them may be idle.
+    pub timeout_ms: u64,
+}
+
 /// Which flows are meant.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct FlowFilter {
@@ -47,6 +111,12 @@ pub struct FlowFilter {
     pub state: Option<String>,
     /// To this address, before or after translation.
     pub to: Option<IpAddr>,
+    /// With this address at either end, before or after translation.
+    #[serde(default)]
+    pub addr: Option<IpAddr>,
+    /// With this port (or ICMP identifier) at either end, before or after translation.
+    #[serde(default)]
+    pub l4_port: Option<u16>,
     /// At most so many.
     pub limit: Option<usize>,
 }
@@ -126,6 +196,10 @@ pub struct WorkerStats {
     pub flows: u64,
     /// Bytes of the flow table.
     pub flow_bytes: u64,
+    /// Flows without an answer that ended early, since the table was full.
+    pub evicted_unanswered: u64,
+    /// Idle flows that ended early.
+    pub evicted_idle: u64,
     /// Frames per batch, summed by power of two: 1, 2–3, 4–7 …
     pub batch_sizes: Vec<u64>,
 }
@@ -143,6 +217,8 @@ pub struct Footprint {
     pub stations: usize,
     /// Neighbours on uplinks.
     pub neighbours: usize,
+    /// SYNs that wait for their connection.
+    pub held_syns: usize,
     /// Fragment trains.
     pub trains: usize,
     /// Frames that wait for a neighbour or for their first fragment.

@@ -9,10 +9,11 @@
 use super::Datapath;
 use super::decide::{self, Decision, Notes, Route, Snat};
 use super::hops::Hop;
+use super::inspect::FlowEnd;
 use crate::base::time::Time;
 use crate::config::{Port, PortKind, Uplink};
 use crate::packet::Scope;
-use crate::stage::flow::{Direction, Endpoint, Flow, FlowIndex, MappingTable, PortPolicy};
+use crate::stage::flow::{Binding, Direction, Endpoint, Flow, FlowIndex, MappingTable, PortPolicy};
 use crate::stage::service::publish::Publication;
 use crate::wire::addr::Addr;
 
@@ -73,7 +74,10 @@ impl Datapath {
             // flow that left by its publication ends with that.
             Snat::Masquerade(uplink, _) => {
                 let uplink = self.tables.uplink(uplink);
-                flow.mapping().is_some() && uplink.is_some_and(|u| u.is_ours(reply.dst))
+                uplink.is_some_and(|u| {
+                    let bound = flow.mapping().is_some() || u.nat.mapping != Binding::default();
+                    bound && u.is_ours(reply.dst)
+                })
             }
             // One that was masqueraded before it was published goes on as it began.
             Snat::Published(addr, port) => {
@@ -118,7 +122,7 @@ impl Datapath {
             .collect();
         for (index, stale) in &slice {
             if *stale && !self.judge_again(*index) {
-                self.remove_flow(now, *index);
+                self.remove_flow(now, *index, FlowEnd::Changed);
             }
         }
         if slice.len() == SLICE {

@@ -1,8 +1,11 @@
 //! Listings of what the data path holds.
 
+use std::net::IpAddr;
+
 use super::Datapath;
 use super::inspect::{
-    FdbInfo, FlowFilter, FlowInfo, Footprint, NeighbourInfo, PortStats, RouteInfo, WorkerStats,
+    FdbInfo, FlowCount, FlowEnd, FlowEvent, FlowEvents, FlowFilter, FlowInfo, Footprint,
+    NeighbourInfo, PortStats, RouteInfo, WorkerStats,
 };
 use crate::base::ids::PortId;
 use crate::base::time::Time;
@@ -10,7 +13,7 @@ use crate::config::{PortKind, RouteTarget};
 use crate::packet::DropReason;
 use crate::stage::bridge::fdb::Fdb;
 use crate::stage::flow::tcp::Phase;
-use crate::stage::flow::{Direction, Flow, FlowIndex};
+use crate::stage::flow::{Class, Direction, Flow, FlowIndex};
 use crate::stage::route::neighbour::State;
 use crate::wire::{addr::Addr, ipv6};
 
@@ -29,19 +32,39 @@ impl Datapath {
     pub fn flush_flows(&mut self, now: Time, filter: &FlowFilter) -> usize {
         let found: Vec<FlowIndex> = self.matching(filter).map(|(index, _)| index).collect();
         for index in &found {
-            self.remove_flow(now, *index);
+            self.remove_flow(now, *index, FlowEnd::Flushed);
         }
         found.len()
     }
 
+    /// Flows by class. Counted as they come and go, so nothing is scanned.
+    pub fn count_flows(&self) -> Vec<FlowCount> {
+        let count = |class: Class| FlowCount {
+            state: class.name().to_owned(),
+            flows: self.flows.count_of_class(class) as u64,
+            timeout_ms: self.flows.timeouts().get(class).as_millis(),
+        };
+        Class::ALL.into_iter().map(count).collect()
+    }
+
+    /// Beginnings and ends of flows that match, from number `from` on; the first question (without a
+    /// number) only begins to have them written down.
+    pub fn flow_events(&mut self, now: Time, filter: &FlowFilter, from: Option<u64>) -> FlowEvents {
+        let mut journal = std::mem::take(&mut self.journal);
+        let events = journal.since(now, from, |record| {
+            matches(filter, &record.flow).then(|| FlowEvent {
+                what: record.what,
+                ago_ms: now.since(record.at).as_millis(),
+                duration_ms: record.flow.age(record.at).as_millis(),
+                flow: self.describe(record.at, &record.flow),
+            })
+        });
+        self.journal = journal;
+        events
+    }
+
     fn matching(&self, filter: &FlowFilter) -> impl Iterator<Item = (FlowIndex, &Flow)> {
-        let to = filter.to.map(Addr::from);
-        self.flows.iter().filter(move |(_, flow)| {
-            filter.port.is_none_or(|port| BOTH.iter().any(|dir| flow.port(*dir) == port))
-                && filter.proto.as_ref().is_none_or(|p| *p == proto_name(flow.keys()[0].proto))
-                && filter.state.as_ref().is_none_or(|s| s == state_name(flow))
-                && to.is_none_or(|to| flow.keys()[0].dst == to || flow.keys()[1].src == to)
-        })
+        self.flows.iter().filter(move |(_, flow)| matches(filter, flow))
     }
 
     fn describe(&self, now: Time, flow: &Flow) -> FlowInfo {
@@ -147,6 +170,8 @@ impl Datapath {
             misses: self.totals.misses,
             flows: self.flows.len() as u64,
             flow_bytes: self.flows.memory_bytes() as u64,
+            evicted_unanswered: self.totals.evicted_unanswered,
+            evicted_idle: self.totals.evicted_idle,
             batch_sizes: self.totals.batch_sizes.to_vec(),
             ..WorkerStats::default()
         }
@@ -158,6 +183,7 @@ impl Datapath {
             flows: self.flows.len(),
             mappings: self.mappings.len(),
             hops: self.hops.len(),
+            held_syns: self.held_syns.len(),
             stations: self.fdbs.values().map(Fdb::len).sum(),
             neighbours: self.neighbours.len(),
             trains: self.fragments.len(),
@@ -175,6 +201,19 @@ impl Datapath {
         let counters = self.counters.get(usize::from(port.0));
         counters.and_then(|c| c.drops().find(|(r, _)| *r == reason)).map_or(0, |(_, n)| n)
     }
+}
+
+fn matches(filter: &FlowFilter, flow: &Flow) -> bool {
+    let keys = flow.keys();
+    let is = |wanted: IpAddr, addr: Addr| Addr::from(wanted) == addr;
+    filter.port.is_none_or(|port| BOTH.iter().any(|dir| flow.port(*dir) == port))
+        && filter.proto.as_ref().is_none_or(|p| *p == proto_name(keys[0].proto))
+        && filter.state.as_ref().is_none_or(|s| s == state_name(flow) || s == flow.class().name())
+        && filter.to.is_none_or(|to| is(to, keys[0].dst) || is(to, keys[1].src))
+        && filter.addr.is_none_or(|a| keys.iter().any(|k| is(a, k.src) || is(a, k.dst)))
+        && filter
+            .l4_port
+            .is_none_or(|port| keys.iter().any(|k| k.src_port == port || k.dst_port == port))
 }
 
 fn state_name(flow: &Flow) -> &'static str {

@@ -21,6 +21,7 @@ mod fragment;
 pub mod fuzz;
 mod hops;
 pub mod inspect;
+mod journal;
 mod judge;
 mod listing;
 mod names;
@@ -40,8 +41,9 @@ use crate::base::time::{Span, Time};
 use crate::config::{Delta, PortKind, Tables};
 use crate::packet::DropReason;
 use crate::stage::bridge::fdb::Fdb;
-use crate::stage::flow::{FlowIndex, FlowTable, MappingTable};
+use crate::stage::flow::{FlowIndex, FlowTable, HeldSyns, MappingTable, Timeouts};
 use crate::stage::route::fragments::FragmentTracker;
+use crate::stage::route::ip_id::Identifications;
 use crate::stage::route::neighbour::NeighbourTable;
 use crate::stage::sockets::SocketFlows;
 
@@ -49,7 +51,8 @@ use self::configure::Lease;
 use self::counters::PortCounters;
 use self::egress::Tally;
 use self::hops::HopTable;
-use self::inspect::FlowFilter;
+use self::inspect::{FlowEnd, FlowFilter};
+use self::journal::Journal;
 pub use self::output::{Event, FrameRef, Lan, OutFrame, Output};
 use self::pipeline::Scratch;
 
@@ -80,6 +83,13 @@ pub struct Datapath {
     housekeeping: Time,
     /// From where on flows are still to be judged again.
     sweep: Option<FlowIndex>,
+    held_syns: HeldSyns,
+    ip_ids: Identifications,
+    journal: Journal,
+    /// Whether TCP connections that began before this daemon are followed from their middle on.
+    pick_up: bool,
+    /// When somebody was last told that something has run out.
+    shortage_told: Option<Time>,
 }
 
 impl Datapath {
@@ -107,6 +117,11 @@ impl Datapath {
             tally: Tally::NOTHING,
             housekeeping: Time::ZERO,
             sweep: None,
+            held_syns: HeldSyns::default(),
+            ip_ids: Identifications::new(seed),
+            journal: Journal::default(),
+            pick_up: true,
+            shortage_told: None,
         }
     }
 
@@ -150,6 +165,28 @@ impl Datapath {
         self.flows.set_share(port, max);
     }
 
+    /// Allows so many flows in all from now on.
+    pub fn set_flow_limit(&mut self, max: usize) {
+        self.flows.set_max(max);
+    }
+
+    /// Lets each endpoint begin so many flows and have so many outside ports, if nothing else was said.
+    pub fn set_default_shares(&mut self, flows: usize, ports: usize) {
+        self.flows.set_default_share(flows);
+        self.mappings.set_default_share(ports);
+    }
+
+    /// Changes how long idle flows live.
+    pub fn set_timeouts(&mut self, timeouts: Timeouts) {
+        self.flows.set_timeouts(timeouts);
+    }
+
+    /// Whether TCP connections that this daemon did not see begin are followed, or their segments
+    /// dropped.
+    pub fn set_pick_up(&mut self, pick_up: bool) {
+        self.pick_up = pick_up;
+    }
+
     /// Does what time demands: expiry, retries, leases.
     pub fn tick(&mut self, now: Time, out: &mut Output) {
         self.neighbour_timers(now, out);
@@ -159,6 +196,8 @@ impl Datapath {
         for port in self.fragments.take_lost() {
             self.drop_frame(port, DropReason::FragmentTimeout);
         }
+        self.refuse_syns(now, out);
+        self.journal.tick(now);
         self.sweep(now);
         if now < self.housekeeping {
             return;
@@ -187,6 +226,7 @@ impl Datapath {
             self.neighbours.next_deadline(),
             self.fragments.next_deadline(),
             self.sockets.next_deadline(),
+            self.held_syns.next_deadline(),
         ]
         .into_iter()
         .flatten()
@@ -195,8 +235,9 @@ impl Datapath {
 
     /// Ends what has been idle for too long; whether more is waiting for its end.
     fn expire_flows(&mut self, now: Time) -> bool {
-        let (mappings, hops) = (&mut self.mappings, &mut self.hops);
+        let (mappings, hops, journal) = (&mut self.mappings, &mut self.hops, &mut self.journal);
         let flows = self.flows.expire(now, EXPIRY_BUDGET, |flow| {
+            journal.ended(now, &flow, FlowEnd::Idle);
             commit::release(mappings, hops, now, &flow);
         });
         let idle = mappings.expire(now, EXPIRY_BUDGET, |_| {});

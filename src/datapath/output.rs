@@ -1,7 +1,7 @@
 //! What the data path hands back.
 
 use crate::base::ids::{PortId, UplinkId};
-use crate::packet::PacketBuf;
+use crate::packet::{DropReason, PacketBuf};
 use crate::stage::sockets::SocketOutput;
 use crate::wire::addr::Addr;
 
@@ -28,6 +28,8 @@ pub enum FrameRef {
 pub enum Event {
     /// What an uplink's LAN gave it has changed; this is all of it.
     Configured(UplinkId, Lan),
+    /// A packet of this port could begin no flow, for this reason; told at most once in ten seconds.
+    Shortage(PortId, DropReason),
 }
 
 /// Addresses of an uplink as DHCP and router advertisements gave them.

@@ -37,6 +37,8 @@ pub(super) struct Slot {
     pub(super) hash: u64,
     /// Where its flow most likely is.
     pub(super) likely: Likely,
+    /// What its train of fragments is numbered with, if it belongs to one.
+    pub(super) fragment_id: u16,
     /// Whether it was handed to the router.
     routed: bool,
     /// Whether it may have a flow at all.
@@ -127,6 +129,7 @@ impl Slot {
         key: FlowKey::NOTHING,
         hash: 0,
         likely: Likely::NOWHERE,
+        fragment_id: 0,
         routed: false,
         may_hit: false,
         verdict: Ok(()),

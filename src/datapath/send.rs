@@ -3,11 +3,14 @@
 use zerocopy::FromBytes;
 
 use super::Datapath;
+use super::fast::segments;
 use super::hops::{Hop, HopKey};
+use super::inspect::FlowEnd;
 use super::pipeline::Slot;
 use super::slow::Frame;
 use crate::packet::parse::L3_OFFSET;
-use crate::packet::{DropReason, Gso, L3, Offload, Parsed, Rewrite};
+use crate::packet::rewrite::{is_numbered, renumber};
+use crate::packet::{DropReason, Fragment, Gso, L3, Offload, Parsed, Rewrite};
 use crate::stage::flow::{Direction, FlowIndex, Transition};
 use crate::stage::route::fragments::fragment_v4;
 use crate::stage::route::mtu;
@@ -27,7 +30,7 @@ impl Datapath {
         let transition = self.track(frame.now, index, direction, &slot.parsed, bytes)?;
         if transition == Transition::Over {
             // The responder of a finished connection begins a new one between the same ports.
-            self.remove_flow(frame.now, index);
+            self.remove_flow(frame.now, index, FlowEnd::Replaced);
             return self.slow_steps(slot, frame);
         }
         self.send_on(index, direction, slot, frame)
@@ -51,7 +54,17 @@ impl Datapath {
         }
         let back = self.hops.get(flow.hops[direction.flip().index()]).map_or(hop.mtu, |h| h.mtu);
         let route = hop.is_routed().then_some((hop.dst_mac, hop.src_mac));
+        let source = flow.is_source_rewritten(direction);
         Rewrite { nat, route }.apply(&mut frame.batch.frame(frame.at), parsed);
+        if source && is_numbered(parsed, frame.batch.bytes(frame.at)) {
+            let id = if parsed.fragment == Fragment::Whole {
+                let count = segments(frame.batch.offload(frame.at));
+                self.ip_ids.take(parsed.dst, parsed.proto, count)
+            } else {
+                slot.fragment_id
+            };
+            renumber(&mut frame.batch.frame(frame.at), id);
+        }
         if route.is_some() && parsed.tcp_flags & tcp::SYN != 0 {
             // What is offered here is what will come the other way.
             mtu::clamp_mss(&mut frame.batch.frame(frame.at), parsed, hop.mtu.min(back));

@@ -1,17 +1,21 @@
 //! The slow path: a frame without a fresh flow meets every stage in turn.
 
 use super::decide::{self, Decision, Notes};
-use super::{Datapath, Output, pipeline::Slot};
+use super::{Datapath, Event, Output, pipeline::Slot};
 use crate::base::ids::PortId;
-use crate::base::time::Time;
+use crate::base::time::{Span, Time};
 use crate::config::{Port, PortKind};
 use crate::packet::parse::is_icmp_non_query;
-use crate::packet::{DropReason, Fragment, FrameBatch, Scope};
+use crate::packet::{DropReason, Fragment, FrameBatch, Parsed, Scope};
 use crate::stage::bridge::fdb::{Fdb, Learned};
 use crate::stage::bridge::flood;
 use crate::stage::respond::echo;
 use crate::stage::route::icmp_error::IcmpError;
 use crate::wire::mac::Mac;
+use crate::wire::{ipv6, tcp};
+
+/// How often it is told that something has run out.
+const SHORTAGE_PAUSE: Span = Span::from_secs(10);
 
 /// Where a frame is, while it is being decided.
 pub(super) struct Frame<'a> {
@@ -201,7 +205,59 @@ impl Datapath {
             return self.commit_routed(port, &route, slot, frame);
         }
         let decision = decide::route(&self.tables, port, &slot.key, &mut Notes::off());
-        self.new_routed(port, decision, slot, frame)
+        let made = self.new_routed(port, decision, slot, frame);
+        made.or_else(|reason| self.tell_of_shortage(port, reason, slot, frame))
+    }
+
+    /// Who cannot have a flow because there are too many is told (RFC 5508 REQ-8), and so is whoever
+    /// looks after the switch.
+    fn tell_of_shortage(
+        &mut self,
+        port: &Port,
+        reason: DropReason,
+        slot: &Slot,
+        frame: &mut Frame<'_>,
+    ) -> Result<(), DropReason> {
+        use DropReason::{FlowShare, FlowTableFull, PortsExhausted};
+        if !matches!(reason, PortsExhausted | FlowShare | FlowTableFull) {
+            return Err(reason);
+        }
+        let told = self.shortage_told.is_some_and(|at| frame.now < at + SHORTAGE_PAUSE);
+        if !told {
+            self.shortage_told = Some(frame.now);
+            frame.out.events.push(Event::Shortage(port.id, reason));
+        }
+        self.reject(port, &slot.parsed, IcmpError::Prohibited, reason, frame)
+    }
+
+    /// Whether this is a SYN from outside that nobody asked for; then it is held (RFC 5382 REQ-4).
+    fn hold_syn(&mut self, port: &Port, slot: &Slot, frame: &mut Frame<'_>) -> bool {
+        let parsed = &slot.parsed;
+        let is_syn = parsed.proto == ipv6::TCP
+            && parsed.fragment == Fragment::Whole
+            && parsed.tcp_flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::SYN;
+        if port.kind != PortKind::PacketUplink || !is_syn {
+            return false;
+        }
+        let bytes = frame.batch.bytes(frame.at);
+        self.held_syns.hold(frame.now, port.id, slot.key, slot.hash, bytes);
+        true
+    }
+
+    /// Answers SYNs whose connection has not come to be.
+    pub(super) fn refuse_syns(&mut self, now: Time, out: &mut Output) {
+        while let Some(mut syn) = self.held_syns.due(now) {
+            let known = self.flows.lookup(&syn.key, syn.key.hash(self.seed)).is_some();
+            let (Ok(parsed), Some(port)) =
+                (Parsed::new(syn.frame.bytes()), self.tables.port(syn.port).cloned())
+            else {
+                continue;
+            };
+            let error = IcmpError::PortUnreachable;
+            if !known && self.write_error(now, &port, &parsed, error, &mut syn.frame.frame()) {
+                self.emit_owned(port.id, syn.frame, out);
+            }
+        }
     }
 
     /// Carries out the decision about the first packet of a routed flow.
@@ -218,8 +274,12 @@ impl Datapath {
             Decision::Host(host) => self.to_host(port, host, slot, frame),
             Decision::OwnAddress(uplink) => match self.by_mapping(uplink, &slot.key) {
                 Ok(Some(target)) => self.commit_mapped(port, uplink, target, slot, frame),
+                Ok(None) if self.hold_syn(port, slot, frame) => Err(DropReason::NotPublished),
                 Ok(None) => self.to_own_address(port, slot, frame),
-                Err(reason) => Err(reason),
+                Err(reason) => {
+                    self.hold_syn(port, slot, frame);
+                    Err(reason)
+                }
             },
             Decision::Reject(reason, error) => {
                 self.reject(port, &slot.parsed, error, reason, frame)

@@ -72,6 +72,24 @@ impl Rewrite {
     }
 }
 
+/// Whether a frame is an IPv4 datagram that may be cut on its way, or has been: its number counts (RFC
+/// 6864 4).
+#[inline]
+pub fn is_numbered(parsed: &Parsed, frame: &[u8]) -> bool {
+    parsed.l3 == L3::V4
+        && Ipv4::ref_from_prefix(&frame[super::parse::L3_OFFSET..])
+            .is_ok_and(|(ip, _)| ip.flags_offset.get() & ipv4::DF == 0)
+}
+
+/// Gives an IPv4 datagram another number.
+pub fn renumber(frame: &mut FrameMut<'_>, id: u16) {
+    let packet = &mut frame.bytes_mut()[super::parse::L3_OFFSET..];
+    let Ok((ip, _)) = Ipv4::mut_from_prefix(packet) else { return };
+    let change = checksum::delta(ip.id.get(), id);
+    ip.checksum = checksum::update(ip.checksum.get(), change).into();
+    ip.id = id.into();
+}
+
 #[inline]
 fn translate_l3(bytes: &mut [u8], parsed: &Parsed, to: &FlowKey, delta: NatDelta) {
     let packet = &mut bytes[super::parse::L3_OFFSET..];

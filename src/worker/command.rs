@@ -9,12 +9,14 @@ use crate::base::ids::{PortId, UplinkId};
 use crate::config::Delta;
 use crate::datapath::Lan;
 use crate::datapath::inspect::{
-    FdbInfo, FlowFilter, FlowInfo, NeighbourInfo, PortStats, RouteInfo, TraceReport, TraceRequest,
-    WorkerStats,
+    FdbInfo, FlowCount, FlowEvents, FlowFilter, FlowInfo, NeighbourInfo, PortStats, RouteInfo,
+    TraceReport, TraceRequest, WorkerStats,
 };
 use crate::io::host_listen::Listener;
 use crate::io::packet::PacketSocket;
 use crate::io::tap::Tap;
+use crate::packet::DropReason;
+use crate::stage::flow::Timeouts;
 use crate::stage::sockets::{ListenerId, Published, Target};
 
 /// A message to a worker. Commands are handled in order, between batches.
@@ -30,6 +32,8 @@ pub enum Command {
     RemoveIo(PortId),
     /// Ask an uplink's port for an address by DHCP and router advertisements.
     Configure(UplinkId, PortId),
+    /// Bounds and times of the flow table.
+    Tune(Tuning),
     /// A listening or bound socket whose clients are for a container.
     AddListener(Listener, Published),
     /// The container behind such sockets is seen otherwise from now on.
@@ -42,6 +46,21 @@ pub enum Command {
     Stop,
 }
 
+/// Bounds and times of the flow table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Tuning {
+    /// How long idle flows live.
+    pub timeouts: Timeouts,
+    /// Flows in all.
+    pub flows_max: usize,
+    /// Flows that one endpoint may begin.
+    pub flows_per_endpoint: usize,
+    /// Outside ports that one endpoint may have.
+    pub ports_per_endpoint: usize,
+    /// Whether TCP connections older than the daemon are followed.
+    pub pick_up: bool,
+}
+
 /// A question to a worker.
 #[derive(Clone, Debug)]
 pub enum Query {
@@ -49,6 +68,10 @@ pub enum Query {
     Flows(FlowFilter),
     /// Forget flows that match; answers how many.
     FlushFlows(FlowFilter),
+    /// Flows by state.
+    CountFlows,
+    /// Beginnings and ends of flows that match, from a number on.
+    FlowEvents(FlowFilter, Option<u64>),
     /// MAC addresses.
     Fdb,
     /// Neighbours.
@@ -70,6 +93,10 @@ pub enum Answer {
     Flows(Vec<FlowInfo>),
     /// Number of flows forgotten.
     Flushed(usize),
+    /// Flows by state.
+    Counts(Vec<FlowCount>),
+    /// Beginnings and ends of flows.
+    FlowEvents(FlowEvents),
     /// MAC addresses.
     Fdb(Vec<FdbInfo>),
     /// Neighbours.
@@ -91,6 +118,8 @@ pub enum Notice {
     PortDead(PortId),
     /// What an uplink's LAN gave it has changed; this is all of it.
     Configured(UplinkId, Lan),
+    /// A packet of this port could begin no flow, for this reason.
+    Shortage(PortId, DropReason),
     /// A worker stopped on an error.
     Failed(String),
 }

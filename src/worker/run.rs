@@ -285,6 +285,13 @@ impl Loop {
                     self.datapath.configure(now, uplink, port, &mut self.out);
                     self.flush(now);
                 }
+                Command::Tune(tuning) => {
+                    self.datapath.set_timeouts(tuning.timeouts);
+                    self.datapath.set_flow_limit(tuning.flows_max);
+                    let (flows, ports) = (tuning.flows_per_endpoint, tuning.ports_per_endpoint);
+                    self.datapath.set_default_shares(flows, ports);
+                    self.datapath.set_pick_up(tuning.pick_up);
+                }
                 Command::AddListener(listener, published) => self.listen(listener, published),
                 Command::Retarget(ids, target) => self.datapath.retarget(ids, &target),
                 Command::RemoveListener(id) => {
@@ -338,6 +345,10 @@ impl Loop {
         match query {
             Query::Flows(filter) => Answer::Flows(self.datapath.list_flows(now, &filter)),
             Query::FlushFlows(filter) => Answer::Flushed(self.datapath.flush_flows(now, &filter)),
+            Query::CountFlows => Answer::Counts(self.datapath.count_flows()),
+            Query::FlowEvents(filter, from) => {
+                Answer::FlowEvents(self.datapath.flow_events(now, &filter, from))
+            }
             Query::Fdb => Answer::Fdb(self.datapath.list_fdb(now)),
             Query::Neighbours => Answer::Neighbours(self.datapath.list_neighbours(now)),
             Query::Routes => Answer::Routes(self.datapath.list_routes()),
@@ -360,5 +371,6 @@ fn port_of(ports: &mut [Option<PortIo>], id: PortId) -> Option<&mut PortIo> {
 fn notice(event: Event) -> Notice {
     match event {
         Event::Configured(uplink, lan) => Notice::Configured(uplink, lan),
+        Event::Shortage(port, reason) => Notice::Shortage(port, reason),
     }
 }

@@ -14,6 +14,7 @@ mod harness;
 mod holder;
 mod host;
 mod isolation;
+mod kernel_nat;
 mod lease;
 mod modes;
 mod names;

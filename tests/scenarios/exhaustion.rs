@@ -7,6 +7,12 @@ use wharf::wire::addr::Family;
 use wharf::wire::mac::Mac;
 
 use crate::world::*;
+use wharf::datapath::Event;
+
+/// "Communication administratively prohibited".
+fn prohibited(family: Family) -> (u8, u8) {
+    if family == Family::V4 { (3, 13) } else { (1, 1) }
+}
 
 #[test]
 fn a_full_flow_table_ends_unanswered_flows_and_keeps_the_others() {
@@ -20,7 +26,8 @@ fn a_full_flow_table_ends_unanswered_flows_and_keeps_the_others() {
         for port in 1_000..3_000 {
             world.pass(c.port, &udp(&c, b.mac, port, (b.addr(family), 9), b"flood"));
         }
-        assert_eq!(world.dp.worker_stats().flows, 100);
+        let stats = world.dp.worker_stats();
+        assert_eq!((stats.flows, stats.evicted_unanswered, stats.evicted_idle), (100, 1_901, 0));
         let hits = world.dp.worker_stats().hits;
         world.pass(a.port, &talk);
         assert_eq!(
@@ -47,6 +54,7 @@ fn a_flow_table_full_of_conversations_refuses_new_ones_by_name_until_one_has_bee
         world.dropped(c.port, &more, DropReason::FlowTableFull);
         world.advance(Span::from_secs(200));
         world.pass(c.port, &more);
+        assert_eq!(world.dp.worker_stats().evicted_idle, 1);
     }
 }
 
@@ -86,7 +94,12 @@ fn outside_ports_that_have_run_out_are_named_and_come_back() {
         }
         assert_eq!(seen, (5_000..=5_009).collect(), "every one is used, and no other");
         let more = udp(&b, b.router, 7_000, to, b"x");
-        world.dropped(b.port, &more, DropReason::PortsExhausted);
+        let told = world.refused(b.port, &more, DropReason::PortsExhausted);
+        assert_eq!(told.icmp(), prohibited(family), "RFC 5508 REQ-8");
+        let event = Event::Shortage(b.port, DropReason::PortsExhausted);
+        assert_eq!(std::mem::take(&mut world.events), [event]);
+        world.refused(b.port, &more, DropReason::PortsExhausted);
+        assert!(world.events.is_empty(), "told once in a while, not for each packet");
         let old = udp(&a, a.router, 7_003, to, b"x");
         world.pass(a.port, &old);
         let inside = udp(&b, a.mac, 1, (a.addr(family), 2), b"x");

@@ -22,7 +22,8 @@ fn call(
         }
         FrameRef::Batch(_) => panic!("the switch speaks for itself"),
     });
-    let told = out.events.drain(..).map(|Event::Configured(uplink, lan)| {
+    let told = out.events.drain(..).map(|event| {
+        let Event::Configured(uplink, lan) = event else { panic!("{event:?}") };
         assert_eq!(uplink, UPLINK);
         lan
     });

@@ -10,6 +10,7 @@ mod isolation;
 mod lease;
 mod malformed;
 mod masquerade;
+#[path = "../common/packets.rs"]
 mod packets;
 mod protocols;
 mod publish;
@@ -17,4 +18,5 @@ mod router;
 mod scale;
 mod tcp;
 mod uplink;
+#[path = "../common/world.rs"]
 mod world;

@@ -112,7 +112,7 @@ fn a_protocol_without_ports_is_masqueraded_for_one_container_at_a_time() {
         let back = world.pass(UPLINK_PORT, &back);
         assert_eq!((back.port, back.dst().0), (a.port, a.addr(family)));
         let other = packet(&b, b.router, remote.addr(family), GRE, b"me too");
-        world.dropped(b.port, &other, DropReason::PortsExhausted);
+        world.refused(b.port, &other, DropReason::PortsExhausted);
     }
 }
 

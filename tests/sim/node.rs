@@ -295,6 +295,7 @@ pub(crate) fn uplink(node: u8) -> [Delta; 2] {
         addrs: addrs.clone(),
         routers: Vec::new(),
         nat_ports: 1024..=65535,
+        nat: Default::default(),
         mtu: 1500,
     };
     let port = Port {

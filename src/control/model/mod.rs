@@ -14,7 +14,8 @@ pub use network::{NetworkInfo, NetworkSpec, NetworkUpdate, SubnetInfo};
 pub use status::{ErrorBody, ErrorCode, EventInfo, EventKind, StatusInfo};
 pub use uplink::{PacketSpec, UplinkInfo, UplinkKind, UplinkSpec};
 pub use views::{
-    Deleted, FdbView, FlowQuery, FlowView, NeighbourView, PortView, StatsInfo, TraceQuery,
+    Deleted, FdbView, FlowEventView, FlowEventsView, FlowQuery, FlowView, NeighbourView, PortView,
+    StatsInfo, TraceQuery,
 };
 
 pub(super) const fn yes() -> bool {

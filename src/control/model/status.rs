@@ -54,6 +54,7 @@ pub enum EventKind {
     PortUnpublished,
     PortLost,
     WorkerFailed,
+    FlowsRefused,
 }
 
 /// Something that happened.

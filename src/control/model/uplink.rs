@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::PortRange;
 use crate::base::ids::{PortId, UplinkId};
+use crate::stage::flow::{Binding, Filtering};
 use crate::wire::mac::Mac;
 
 /// An uplink as asked for (`wharf uplink create`, `[[uplink]]` in the config file).
@@ -47,9 +48,21 @@ pub struct PacketSpec {
     /// Use the host's own address, with a port range that the kernel leaves alone.
     #[serde(default)]
     pub share_host_address: bool,
-    /// Outside ports for masquerade; 1024 to 65535 if not given.
+    /// Outside ports for masquerade; all if not given.
     #[serde(default)]
     pub ports: Option<PortRange>,
+    /// When one inside socket has one outside port: `endpoint-independent` if not given.
+    #[serde(default)]
+    pub mapping: Binding,
+    /// Who outside may send to it: `address-dependent` if not given.
+    #[serde(default)]
+    pub filtering: Filtering,
+    /// Let what comes from outside not keep a UDP mapping alive.
+    #[serde(default)]
+    pub outbound_refresh_only: bool,
+    /// Translate global IPv6 addresses, too.
+    #[serde(default)]
+    pub nat66: bool,
 }
 
 /// An uplink as it is.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::datapath::inspect::{FlowInfo, PortStats, WorkerStats};
+use crate::datapath::inspect::{FlowHappening, FlowInfo, PortStats, WorkerStats};
 use crate::wire::mac::Mac;
 
 /// Which flows are meant.
@@ -23,6 +23,12 @@ pub struct FlowQuery {
     /// To this address, before or after translation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<IpAddr>,
+    /// With this address at either end, before or after translation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub addr: Option<IpAddr>,
+    /// With this port at either end, before or after translation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
     /// At most so many.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
@@ -38,6 +44,32 @@ pub struct FlowView {
     /// The flow.
     #[serde(flatten)]
     pub flow: FlowInfo,
+}
+
+/// The beginning or the end of a flow, and the names of its ends.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct FlowEventView {
+    /// What happened.
+    #[serde(flatten)]
+    pub what: FlowHappening,
+    /// When, in milliseconds since 1970.
+    pub time_ms: u64,
+    /// How long the flow had lived, in milliseconds.
+    pub duration_ms: u64,
+    /// The flow as it was then, with its packets and bytes.
+    #[serde(flatten)]
+    pub flow: FlowView,
+}
+
+/// Beginnings and ends since the last question.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct FlowEventsView {
+    /// In order.
+    pub events: Vec<FlowEventView>,
+    /// Where to go on.
+    pub next: u64,
+    /// How many more there were than are remembered.
+    pub lost: u64,
 }
 
 /// How many things went.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::frames::Bytes;
 use crate::base::ids::{DomainId, NetworkId, PortId, PublicationId, UplinkId};
 use crate::config::{Delta, Network, Port, PortKind, Subnet, Uplink, UplinkKind, link_local};
+use crate::stage::flow::{Behaviour, Binding, Filtering};
 use crate::stage::service::publish::Publication;
 use crate::wire::addr::Addr;
 use crate::wire::ipv6;
@@ -141,6 +142,7 @@ fn uplink(
     id: UplinkId,
     last: u8,
     nat_ports: std::ops::RangeInclusive<u16>,
+    nat: Behaviour,
     mtu: u16,
 ) -> [Delta; 2] {
     let is_packet = id == UPLINK;
@@ -160,6 +162,7 @@ fn uplink(
         addrs: addrs.clone(),
         routers: vec![v4(192, 0, 2, 254), v6(LAN6, 0xfe)],
         nat_ports,
+        nat,
         mtu,
     };
     let plug = Port {
@@ -196,11 +199,24 @@ fn publication(id: u32, to: u8, host_port: u16, proto: u8) -> Delta {
 pub(super) fn beginning() -> Vec<Delta> {
     let mut all = vec![network(0, true, UPLINK, false), network(1, false, UPLINK, true)];
     all.extend((1..=5).map(|n| endpoint(n, false)));
-    all.extend(uplink(UPLINK, 1, 40_000..=40_015, 1_500));
-    all.extend(uplink(SOCKETS, 0, 1..=2, 1_500));
+    all.extend(uplink(UPLINK, 1, 40_000..=40_015, Behaviour::default(), 1_500));
+    all.extend(uplink(SOCKETS, 0, 1..=2, Behaviour::default(), 1_500));
     all.extend([host(), publication(1, 1, 1_180, ipv6::UDP), publication(2, 4, 1_180, ipv6::TCP)]);
     all.push(Delta::HostAddresses(Arc::from([ADDRS[10].0, ADDRS[10].1])));
     all
+}
+
+fn behaviour(n: u8, flag: bool) -> Behaviour {
+    Behaviour {
+        mapping: if n & 6 == 6 { Binding::AddressAndPortDependent } else { Binding::default() },
+        filtering: match n & 12 {
+            4 => Filtering::EndpointIndependent,
+            8 => Filtering::AddressAndPortDependent,
+            _ => Filtering::default(),
+        },
+        inbound_refresh: flag,
+        nat66: n & 17 == 17,
+    }
 }
 
 /// One change.
@@ -213,8 +229,14 @@ pub(super) fn change(input: &mut Bytes<'_>) -> Vec<Delta> {
         2 | 3 => endpoint(1 + n % 5, flag),
         4 => Delta::RemovePort(input.pick(&PORTS)),
         5 => host(),
-        6 => return uplink(UPLINK, 1 + (n & 1), 40_000..=40_000 + u16::from(n >> 4), 1_500).into(),
-        7 => return uplink(UPLINK, 1, 40_000..=40_100, if flag { 1_280 } else { 1_500 }).into(),
+        6 => {
+            let ports = 40_000..=40_000 + u16::from(n >> 4);
+            return uplink(UPLINK, 1 + (n & 1), ports, behaviour(n, flag), 1_500).into();
+        }
+        7 => {
+            let mtu = if flag { 1_280 } else { 1_500 };
+            return uplink(UPLINK, 1, 40_000..=40_100, behaviour(n, flag), mtu).into();
+        }
         8 => publication(
             n.into(),
             1 + n % 5,

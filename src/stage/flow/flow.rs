@@ -73,12 +73,10 @@ impl HopId {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Flag {
-    /// Policy has not said yes yet.
-    Tentative = 0x10,
-    /// Made by a published port or a virtual address.
-    Published = 0x20,
-    /// Came in through an uplink.
-    Inbound = 0x40,
+    /// What the initiator sends does not keep the flow alive.
+    InitiatorMute = 0x10,
+    /// What the responder sends does not.
+    ResponderMute = 0x20,
 }
 
 /// Set when packets leave otherwise than they came; known from the keys.
@@ -167,6 +165,13 @@ impl Flow {
         Some((back.reversed(back.domain, back.scope), delta))
     }
 
+    /// Whether packets in `dir` leave with another source address than they came with.
+    #[inline]
+    pub fn is_source_rewritten(&self, dir: Direction) -> bool {
+        self.class_and_flags & TRANSLATED != 0
+            && self.keys[dir.index()].src != self.keys[dir.flip().index()].dst
+    }
+
     /// Where the side that sends in `dir` is plugged in.
     #[inline]
     pub fn port(&self, dir: Direction) -> PortId {
@@ -245,10 +250,21 @@ impl Flow {
             Transition::Ignored => false,
             Transition::Unchanged => {
                 let single = self.class_and_flags & CLASS_MASK == Class::UdpSingle as u8;
-                single && dir == Direction::Responder || now.since(self.last_seen) >= GRANULARITY_MS
+                let due = single && dir == Direction::Responder
+                    || now.since(self.last_seen) >= GRANULARITY_MS;
+                due && !self.is_mute(dir)
             }
             _ => true,
         }
+    }
+
+    /// Whether what is sent in `dir` does not keep the flow alive.
+    #[inline]
+    pub fn is_mute(&self, dir: Direction) -> bool {
+        self.is(match dir {
+            Direction::Initiator => Flag::InitiatorMute,
+            Direction::Responder => Flag::ResponderMute,
+        })
     }
 
     /// Whether `flag` is set.
@@ -361,11 +377,11 @@ mod tests {
     #[test]
     fn flags_and_class_share_a_byte_and_keep_apart() {
         let mut flow = Flow::new(Time::ZERO, masqueraded(false, ipv6::UDP, 1), PORTS);
-        flow.set(Flag::Tentative, true);
-        flow.set(Flag::Inbound, true);
+        flow.set(Flag::InitiatorMute, true);
+        flow.set(Flag::ResponderMute, true);
         flow.set_class(Class::Other);
-        flow.set(Flag::Tentative, false);
-        assert!(flow.is(Flag::Inbound) && !flow.is(Flag::Tentative) && !flow.is(Flag::Published));
+        flow.set(Flag::InitiatorMute, false);
+        assert!(flow.is_mute(Direction::Responder) && !flow.is_mute(Direction::Initiator));
         assert_eq!(flow.class(), Class::Other);
         assert!(flow.rewrite(Direction::Initiator).is_some());
     }

@@ -89,8 +89,9 @@ impl Linked for Mapping {
 /// Mappings of a chunk of slots.
 const CHUNK: usize = 1_024;
 
-/// How long a mapping without flows keeps its port (RFC 6888 REQ-8).
-const LINGER: Span = Span::from_secs(120);
+/// How long a mapping without flows keeps its port: no less than 2 minutes (RFC 6888 REQ-8), and so long
+/// that one whose only flow was never answered lives for five in all (RFC 4787 REQ-5 c).
+const LINGER: Span = Span::from_secs(180);
 
 /// Idle mappings given up at once to find a port: each frees one, though perhaps in the wrong class.
 const RECLAIM_MAX: usize = 8;
@@ -131,6 +132,11 @@ impl MappingTable {
     /// How outside ports are chosen on an uplink from now on.
     pub fn set_policy(&mut self, domain: DomainId, policy: PortPolicy) {
         self.policies.insert(domain, policy);
+    }
+
+    /// What a port may use that [`set_share`](Self::set_share) does not speak of.
+    pub fn set_default_share(&mut self, max: usize) {
+        self.shares.set_default(max);
     }
 
     /// Allows `port` to have `max` mappings.
@@ -319,8 +325,10 @@ impl MappingTable {
     /// Remembers that the inside has sent to an address, for address-dependent filtering (RFC 4787
     /// REQ-8). Addresses are kept as 32 bits of a seeded hash: a stranger passes for a known one in one
     /// of 2³² / [`MAPPING_CONTACTS_MAX`] cases, and cannot find out which.
-    pub fn add_contact(&mut self, id: MappingId, remote: Addr) {
-        let mark = self.mark(remote);
+    ///
+    /// With a port, the remote socket is remembered instead of the host.
+    pub fn add_contact(&mut self, id: MappingId, remote: Addr, port: Option<u16>) {
+        let mark = self.mark(remote, port);
         let contacts = &mut self.slots.get_mut(id.0).contacts;
         if contacts.contains(&mark) {
             return;
@@ -335,13 +343,34 @@ impl MappingTable {
         contacts.push(mark);
     }
 
-    /// Whether the inside has sent to this address since the mapping was made.
-    pub fn has_contact(&self, id: MappingId, remote: Addr) -> bool {
-        self.slots.get(id.0).contacts.contains(&self.mark(remote))
+    /// Whether the inside has sent to this host, or to this socket of it, since the mapping was made.
+    pub fn has_contact(&self, id: MappingId, remote: Addr, port: Option<u16>) -> bool {
+        self.slots.get(id.0).contacts.contains(&self.mark(remote, port))
     }
 
-    fn mark(&self, remote: Addr) -> u32 {
-        self.seed.hash(remote.words()) as u32
+    fn mark(&self, remote: Addr, port: Option<u16>) -> u32 {
+        let [hi, lo] = remote.words();
+        // No port is another number than any port, zero included.
+        let port = port.map_or(u64::MAX, u64::from);
+        self.seed.hash([hi, lo, port]) as u32
+    }
+
+    /// An outside port for a flow whose mapping depends on its destination (RFC 7857 3): none that is
+    /// bound or reserved for everybody, and none that `is_taken` towards this destination.
+    pub fn overlapping(
+        &mut self,
+        wanted: &Wanted,
+        is_taken: impl Fn(u16) -> bool,
+    ) -> Result<u16, DropReason> {
+        let outside = Endpoint { addr: wanted.addr, domain: wanted.domain, ..wanted.inside };
+        let space = self.space(&outside).ok_or(DropReason::PortsExhausted)?;
+        let policy = self.policies.get(&wanted.domain).cloned().unwrap_or_default();
+        self.drawn += 1;
+        let random = self.seed.hash([self.drawn]);
+        let Endpoint { proto, port, .. } = wanted.inside;
+        self.spaces[usize::from(space)]
+            .choose_shared(proto, port, &policy, random, is_taken)
+            .ok_or(DropReason::PortsExhausted)
     }
 
     /// Keeps ports of `outside` (whose own port is of no account) from being chosen, as published ones

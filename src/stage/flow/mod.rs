@@ -5,8 +5,10 @@
 //! an ICMP error quotes. The owner joins them: on a hit it tracks, touches, counts and rewrites; on a
 //! miss it acquires a mapping, makes room and inserts; on a flow's end it releases the mapping.
 
+pub mod behaviour;
 #[allow(clippy::module_inception, reason = "the flow of the module of flows")]
 pub mod flow;
+pub mod held_syn;
 pub mod icmp;
 mod index;
 pub mod mapping;
@@ -19,7 +21,9 @@ pub mod tcp;
 mod testing;
 pub mod timeouts;
 
+pub use behaviour::{Behaviour, Binding, Filtering};
 pub use flow::{Direction, Flag, Flow, HopId};
+pub use held_syn::{HeldSyn, HeldSyns};
 pub use icmp::{EmbeddedKey, related, translate_error};
 pub use mapping::{Endpoint, Mapping, MappingId, MappingTable, PortPolicy, Wanted};
 pub use table::{FlowIndex, FlowTable, Likely};

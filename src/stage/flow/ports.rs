@@ -32,6 +32,10 @@ const ANY: u64 = u64::MAX;
 /// RFC 4787 REQ-3 a: ports below are "well known" and stay so.
 const FIRST_HIGH: u16 = 1_024;
 
+/// Ports looked at for one destination, each at the price of a look-up among flows: to find none means
+/// that thousands of sockets speak to that one.
+const SHARED_ATTEMPTS: u32 = 4_096;
+
 type Bits = Box<[u64]>;
 
 fn no_bits() -> Bits {
@@ -165,6 +169,34 @@ impl Ports {
             }
         }
         None
+    }
+
+    /// A port that no mapping has and that is free towards one destination, as `is_taken` knows it:
+    /// the inside port if it can be, else one of the same class and parity.
+    pub(super) fn choose_shared(
+        &self,
+        proto: u8,
+        inside: u16,
+        policy: &PortPolicy,
+        random: u64,
+        is_taken: impl Fn(u16) -> bool,
+    ) -> Option<u16> {
+        let usable = |port: u16| self.is_free(port) && !is_taken(port);
+        if is_portless(proto) {
+            return usable(0).then_some(0);
+        }
+        let (first, last) = policy.range.clone().into_inner();
+        let high = matches!(proto, ipv6::ICMP | ipv6::ICMPV6) || inside >= FIRST_HIGH;
+        let first = if high && last >= FIRST_HIGH { first.max(FIRST_HIGH) } else { first };
+        if policy.keep && (first..=last).contains(&inside) && usable(inside) {
+            return Some(inside);
+        }
+        let length = u32::from(last - first) + 1;
+        let start = (random % u64::from(length)) as u32;
+        let nth = |n: u32| first + ((start + n) % length) as u16;
+        let like = |port: &u16| !policy.parity || port % 2 == inside % 2;
+        let mut tried = (0..length.min(SHARED_ATTEMPTS)).map(nth).filter(|port| usable(*port));
+        tried.clone().find(like).or_else(|| tried.next())
     }
 
     fn scan(&self, from: u16, to: u16, mask: u64) -> Option<u16> {

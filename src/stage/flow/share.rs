@@ -5,7 +5,8 @@ use crate::base::ids::PortId;
 #[derive(Clone, Copy, Debug)]
 struct Share {
     used: u32,
-    max: u32,
+    /// As it was set, or the default.
+    max: Option<u32>,
 }
 
 /// What each port uses of one table.
@@ -23,18 +24,23 @@ impl Shares {
     fn of(&mut self, port: PortId) -> &mut Share {
         let at = usize::from(port.0);
         if self.by_port.len() <= at {
-            self.by_port.resize(at + 1, Share { used: 0, max: self.default_max });
+            self.by_port.resize(at + 1, Share { used: 0, max: None });
         }
         &mut self.by_port[at]
     }
 
     pub(super) fn set_max(&mut self, port: PortId, max: usize) {
-        self.of(port).max = u32::try_from(max).unwrap_or(u32::MAX);
+        self.of(port).max = Some(u32::try_from(max).unwrap_or(u32::MAX));
+    }
+
+    pub(super) fn set_default(&mut self, max: usize) {
+        self.default_max = u32::try_from(max).unwrap_or(u32::MAX);
     }
 
     pub(super) fn has_room(&mut self, port: PortId) -> bool {
+        let default_max = self.default_max;
         let share = self.of(port);
-        share.used < share.max
+        share.used < share.max.unwrap_or(default_max)
     }
 
     pub(super) fn take(&mut self, port: PortId) {

@@ -86,6 +86,11 @@ impl FlowTable {
         }
     }
 
+    /// Allows so many flows from now on; those that are there stay.
+    pub fn set_max(&mut self, max: usize) {
+        self.max = max.min(1 << 31);
+    }
+
     /// The seed under which keys are hashed for [`lookup`](Self::lookup).
     #[inline]
     pub fn seed(&self) -> Seed {
@@ -277,6 +282,11 @@ impl FlowTable {
         // Rounded up to the granularity, since last use may be that much later than it says.
         let allowed = self.timeouts.get(class).as_millis() + u64::from(GRANULARITY_MS);
         Span::from_millis(allowed.saturating_sub(u64::from(idle)))
+    }
+
+    /// What a port may use that [`set_share`](Self::set_share) does not speak of.
+    pub fn set_default_share(&mut self, max: usize) {
+        self.shares.set_default(max);
     }
 
     /// Allows `port` to begin `max` flows; an uplink needs more than an endpoint.

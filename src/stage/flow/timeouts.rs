@@ -71,6 +71,11 @@ impl Class {
         }
     }
 
+    /// Whether the other side has not been heard yet: floods and scans are made of such flows.
+    pub fn is_unanswered(self) -> bool {
+        matches!(self, Self::TcpEmbryonic | Self::UdpSingle | Self::UdpShort)
+    }
+
     /// Position among all classes.
     #[inline]
     pub fn index(self) -> usize {

@@ -38,6 +38,8 @@ pub struct Ports {
     pub src_port: u16,
     /// Destination port, as in [`Parsed`].
     pub dst_port: u16,
+    /// What IPv4 fragments of this train are numbered with where their source is translated.
+    pub id: u16,
 }
 
 /// What to do with a fragment.
@@ -104,13 +106,15 @@ impl FragmentTracker {
         Self::default()
     }
 
-    /// Judges a fragment, first or later, that arrived at a port of a domain.
+    /// Judges a fragment, first or later, that arrived at a port of a domain. A train that begins is
+    /// numbered by `fresh`.
     pub fn admit(
         &mut self,
         now: Time,
         (port, domain): (PortId, DomainId),
         parsed: &Parsed,
         frame: &FrameMut<'_>,
+        fresh: impl FnOnce() -> u16,
     ) -> Admitted {
         let Some((key, piece)) = read(domain, parsed, frame.bytes()) else {
             return Admitted::Drop(DropReason::Malformed);
@@ -124,7 +128,7 @@ impl FragmentTracker {
         };
         if parsed.fragment == Fragment::First && train.ports.is_none() {
             let (src_port, dst_port) = (parsed.src_port, parsed.dst_port);
-            train.ports = Some(Ports { proto: parsed.proto, src_port, dst_port });
+            train.ports = Some(Ports { proto: parsed.proto, src_port, dst_port, id: fresh() });
         }
         match train.ports {
             _ if train.poisoned => Admitted::Drop(DropReason::FragmentOverlap),

@@ -3,6 +3,7 @@
 
 pub mod fragments;
 pub mod icmp_error;
+pub mod ip_id;
 pub mod lpm;
 pub mod mtu;
 pub mod neighbour;

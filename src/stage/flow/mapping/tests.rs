@@ -155,11 +155,11 @@ fn filtering_remembers_to_whom_the_inside_has_spoken() {
     let id = table.acquire(&wanted(inside(false, 1, 40_000, UDP))).unwrap();
     let remote = |n: u32| addr(n.is_multiple_of(2), 0x0020_0000 + n);
     for n in 0..100 {
-        table.add_contact(id, remote(n));
-        table.add_contact(id, remote(n));
+        table.add_contact(id, remote(n), None);
+        table.add_contact(id, remote(n), None);
     }
-    assert!((0..100).all(|n| table.has_contact(id, remote(n))));
-    assert!((100..10_000).all(|n| !table.has_contact(id, remote(n))));
+    assert!((0..100).all(|n| table.has_contact(id, remote(n), None)));
+    assert!((100..10_000).all(|n| !table.has_contact(id, remote(n), None)));
     assert_eq!(table.get(id).contacts.len(), 100, "each once");
 }
 
@@ -168,9 +168,11 @@ fn contacts_are_bounded_and_the_earliest_is_forgotten_first() {
     let mut table = table();
     let id = table.acquire(&wanted(inside(false, 1, 40_000, UDP))).unwrap();
     let last = MAPPING_CONTACTS_MAX as u32;
-    (0..=last).for_each(|n| table.add_contact(id, addr(true, n)));
-    assert!(!table.has_contact(id, addr(true, 0)));
-    assert!(table.has_contact(id, addr(true, 1)) && table.has_contact(id, addr(true, last)));
+    (0..=last).for_each(|n| table.add_contact(id, addr(true, n), None));
+    assert!(!table.has_contact(id, addr(true, 0), None));
+    assert!(
+        table.has_contact(id, addr(true, 1), None) && table.has_contact(id, addr(true, last), None)
+    );
 }
 
 #[test]
@@ -179,10 +181,10 @@ fn contacts_do_not_outlive_the_mapping() {
     table.set_linger(Span::ZERO);
     let want = wanted(inside(false, 1, 40_000, UDP));
     let id = table.acquire(&want).unwrap();
-    table.add_contact(id, addr(false, 9));
+    table.add_contact(id, addr(false, 9), None);
     table.release(NOW, id);
     let id = table.acquire(&want).unwrap();
-    assert!(!table.has_contact(id, addr(false, 9)));
+    assert!(!table.has_contact(id, addr(false, 9), None));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::wire::mac::Mac;
 
 const NET: DomainId = DomainId(3);
 const FROM: PortId = PortId(5);
-const PORTS: Ports = Ports { proto: ipv6::UDP, src_port: 4000, dst_port: 53 };
+const PORTS: Ports = Ports { proto: ipv6::UDP, src_port: 4000, dst_port: 53, id: 0 };
 const UNIT: usize = 8;
 
 fn at(secs: u64) -> Time {
@@ -53,7 +53,7 @@ fn admit(tracker: &mut FragmentTracker, now: Time, buf: &mut PacketBuf) -> Admit
         Ok(parsed) => parsed,
         Err(reason) => return Admitted::Drop(reason),
     };
-    tracker.admit(now, (FROM, NET), &parsed, &buf.frame())
+    tracker.admit(now, (FROM, NET), &parsed, &buf.frame(), || 0)
 }
 
 fn released(tracker: &mut FragmentTracker, buf: &mut PacketBuf) -> Vec<PacketBuf> {

@@ -1,5 +1,6 @@
 //! A small world around one data path: networks, endpoints, an uplink with a remote host, and frames
 //! made by etherparse, which knows nothing of our own views.
+#![allow(dead_code, reason = "no target uses all of it")]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use wharf::base::hash::Seed;
 use wharf::base::ids::{DomainId, NetworkId, PortId, PublicationId, UplinkId};
 use wharf::base::time::{Span, Time};
 use wharf::config::{Delta, Network, Port, PortKind, Subnet, Uplink, UplinkKind};
-use wharf::datapath::{Datapath, FrameRef, Output};
+use wharf::datapath::{Datapath, Event, FrameRef, Output};
 use wharf::packet::{DropReason, FrameBatch, Offload, PacketBuf};
 use wharf::stage::service::publish::Publication;
 use wharf::wire::addr::Family;
@@ -159,6 +160,8 @@ pub(crate) struct NetworkOptions {
 pub(crate) struct World {
     pub(crate) dp: Datapath,
     pub(crate) now: Time,
+    /// What was told since somebody last took it.
+    pub(crate) events: Vec<Event>,
     next_port: u16,
     options: Vec<NetworkOptions>,
 }
@@ -166,7 +169,13 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new() -> Self {
         let now = Time(1_000_000_000);
-        Self { dp: Datapath::new(Seed(7)), now, next_port: 1, options: Vec::new() }
+        Self {
+            dp: Datapath::new(Seed(7)),
+            now,
+            events: Vec::new(),
+            next_port: 1,
+            options: Vec::new(),
+        }
     }
 
     /// With room for so many flows.
@@ -228,6 +237,7 @@ impl World {
         self.now = self.now + span;
         let mut out = Output::default();
         self.dp.tick(self.now, &mut out);
+        self.events.append(&mut out.events);
         collect(&mut FrameBatch::new(), &mut out)
     }
 
@@ -303,7 +313,8 @@ impl World {
             port: UPLINK_PORT,
             addrs: addrs.clone(),
             routers: vec![IpAddr::from([192, 0, 2, 254]).into(), "2001:db8:1::fe".parse().unwrap()],
-            nat_ports: 1024..=65535,
+            nat_ports: 1..=65535,
+            nat: Default::default(),
             mtu,
         })));
         self.apply(Delta::Port(Arc::new(Port {
@@ -358,6 +369,7 @@ impl World {
         assert!(batch.push(frame, offload));
         let mut out = Output::default();
         self.dp.frames(self.now, from, &mut batch, &mut out);
+        self.events.append(&mut out.events);
         collect(&mut batch, &mut out)
     }
 
@@ -374,6 +386,19 @@ impl World {
         let sent = self.send(from, frame);
         assert!(sent.is_empty(), "nothing leaves: {sent:?}");
         assert_eq!(self.dp.drops(from, reason), before + 1, "{reason}: {}", self.why(from));
+    }
+
+    /// Sends a frame that must go nowhere, for this reason; its sender is told by the ICMP error that
+    /// is returned.
+    pub(crate) fn refused(&mut self, from: PortId, frame: &[u8], reason: DropReason) -> Sent {
+        let before = self.dp.drops(from, reason);
+        let mut sent = self.send(from, frame);
+        assert_eq!(sent.len(), 1, "an error leaves: {sent:?}, {}", self.why(from));
+        assert_eq!(self.dp.drops(from, reason), before + 1, "{reason}: {}", self.why(from));
+        let error = sent.remove(0);
+        assert_eq!(error.port, from, "to the sender");
+        error.assert_checksums();
+        error
     }
 
     /// Sends a frame through the uplink's neighbour resolution: answers the ARP or NDP question.

@@ -1,4 +1,5 @@
 //! Packets that no honest stack makes in one piece: fragments, and frames put together by hand.
+#![allow(dead_code, reason = "no target uses all of it")]
 
 use etherparse::{IpFragOffset, Ipv4Header};
 use wharf::packet::Offload;
