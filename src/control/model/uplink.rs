@@ -33,6 +33,7 @@ pub enum UplinkKind {
 /// A packet socket on a NIC: the switch is a router on that LAN.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[allow(clippy::struct_excessive_bools, reason = "independent switches of the command line")]
 pub struct PacketSpec {
     /// The NIC.
     pub interface: String,

@@ -208,14 +208,18 @@ pub(super) fn beginning() -> Vec<Delta> {
 
 fn behaviour(n: u8, flag: bool) -> Behaviour {
     Behaviour {
-        mapping: if n & 6 == 6 { Binding::AddressAndPortDependent } else { Binding::default() },
-        filtering: match n & 12 {
-            4 => Filtering::EndpointIndependent,
-            8 => Filtering::AddressAndPortDependent,
+        mapping: if n & 0b110 == 0b110 {
+            Binding::AddressAndPortDependent
+        } else {
+            Binding::default()
+        },
+        filtering: match n & 0b1100 {
+            0b100 => Filtering::EndpointIndependent,
+            0b1000 => Filtering::AddressAndPortDependent,
             _ => Filtering::default(),
         },
         inbound_refresh: flag,
-        nat66: n & 17 == 17,
+        nat66: n & 0b1_0001 == 0b1_0001,
     }
 }
 
