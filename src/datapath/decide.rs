@@ -158,8 +158,10 @@ fn from_inside(tables: &Tables, from: &Port, key: &FlowKey, notes: &mut Notes) -
         return Decision::Host(host);
     }
     match tables.route(key.dst) {
-        Some(RouteTarget::Network(id)) => to_network(tables, from, network, id, key, notes),
-        None => to_uplink(tables, from, network, key, notes),
+        Some(RouteTarget::Network(id)) if !network.guise.transparent => {
+            to_network(tables, from, network, id, key, notes)
+        }
+        _ => to_uplink(tables, from, network, key, notes),
     }
 }
 
