@@ -1,9 +1,9 @@
 //! `slirp4netns`: serves a namespace that is there, until the caller goes.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::api::Api;
 use super::ends::{self, Ends};
@@ -18,6 +18,7 @@ use crate::cli::output::{Failure, Outcome, line};
 use crate::config::{Guise, Stands};
 use crate::io::netns::NetNs;
 use crate::io::process::SignalFd;
+use crate::io::sandbox;
 
 /// The version whose behaviour this is.
 const LIKE: &str = "1.3.1";
@@ -50,7 +51,9 @@ fn serve(slirp: &Slirp) -> Outcome {
 
     let ends = Ends::new();
     let ns = NetNs::open(&path_of(&slirp.target))?;
-    let switch = switch::serve_namespace(&plan(slirp), &ns, &ends.sender(), || Ok(()))?;
+    let own = api.as_ref().and_then(Api::directory);
+    let confine = || confine(slirp, own);
+    let switch = switch::serve_namespace(&plan(slirp), &ns, &ends.sender(), confine)?;
     // It would keep the namespace alive.
     drop(ns);
     let socket = api.map(|api| api.serve(switch.clone(), slirp.guest())).transpose()?;
@@ -62,6 +65,26 @@ fn serve(slirp: &Slirp) -> Outcome {
     let outcome = ends.wait();
     drop(socket);
     outcome
+}
+
+/// Gives up what the caller wants given up. Where the kernel cannot, the caller is told, as he is by the
+/// original, which makes do with less as well.
+fn confine(slirp: &Slirp, own: Option<&Path>) -> Result<(), Failure> {
+    if slirp.sandbox {
+        sandbox::give_up_capabilities()?;
+        match sandbox::give_up_files(own) {
+            Err(error) if error.kind() == ErrorKind::Unsupported => {
+                eprintln!(
+                    "WARNING: --enable-sandbox: the kernel has no Landlock, so files stay in reach"
+                );
+            }
+            other => other?,
+        }
+    }
+    if slirp.seccomp {
+        sandbox::give_up_system_calls()?;
+    }
+    Ok(())
 }
 
 /// Tells who waits for it. He may have gone; then the end is not far.
