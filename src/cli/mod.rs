@@ -106,6 +106,9 @@ enum Command {
     /// Serve a namespace as slirp4netns does, with its options; also when called by that name
     #[command(name = "slirp4netns", disable_help_flag = true)]
     Slirp(dropin::Words),
+    /// Serve a namespace as pasta does, with its options; also when called by that name
+    #[command(disable_help_flag = true)]
+    Pasta(dropin::Words),
     /// Keep containers' interfaces while there is no daemon; started by it
     Holder(holder::Holder),
     /// Print a completion script
@@ -160,6 +163,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Doctor(format) => doctor::run(global, format),
         Command::Demo(args) => demo::run(global, &args),
         Command::Slirp(words) => Ok(dropin::Role::Slirp.run(&words.words)),
+        Command::Pasta(words) => Ok(dropin::Role::Pasta.run(&words.words)),
         Command::Holder(args) => holder::run(global, &args),
         Command::Completions(args) => generate::completions(&args),
         Command::Man(args) => generate::man(global, &args),

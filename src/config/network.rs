@@ -57,6 +57,8 @@ pub struct Guise {
     pub transparent: bool,
     /// Who solicits a router is told the IPv6 subnet, to make itself an address of it.
     pub advertises: bool,
+    /// Protocols of which nothing leaves.
+    pub without: Vec<u8>,
 }
 
 /// What an address of the gateway stands for.

@@ -142,6 +142,12 @@ fn from_inside(tables: &Tables, from: &Port, key: &FlowKey, notes: &mut Notes) -
     let Some(network) = tables.network_of(from.domain) else {
         return Decision::Drop(DropReason::PortGone);
     };
+    if network.guise.without.contains(&key.proto) {
+        notes.note("policy", || {
+            format!("nothing of protocol {} leaves {}", key.proto, network.name)
+        });
+        return Decision::Drop(DropReason::NoService);
+    }
     let gateway_of = gateway_owner(tables, key.dst);
     if gateway_of.is_some() || tables.is_host_addr(key.dst) {
         if let Some(decision) = published(tables, key, notes) {

@@ -42,13 +42,24 @@ struct PathBeneath {
     parent: RawFd,
 }
 
+/// Makes the calling thread another user's, for root. Its capabilities stay until they are given up.
+pub fn become_user(uid: u32, gid: u32) -> io::Result<()> {
+    use rustix::thread::{
+        Gid, Uid, set_keep_capabilities, set_thread_gid, set_thread_groups, set_thread_uid,
+    };
+    set_keep_capabilities(true)?;
+    set_thread_groups(&[])?;
+    set_thread_gid(Gid::from_raw(gid))?;
+    Ok(set_thread_uid(Uid::from_raw(uid))?)
+}
+
 /// Leaves the calling thread no capability but those for low ports and for pings, and no way to get any.
 pub fn give_up_capabilities() -> io::Result<()> {
     rustix::thread::set_no_new_privs(true)?;
     let keep = CapabilitySet::NET_BIND_SERVICE | CapabilitySet::NET_RAW;
     let now = rustix::thread::capabilities(None)?;
     let sets = CapabilitySets {
-        effective: now.effective & keep,
+        effective: now.permitted & keep,
         permitted: now.permitted & keep,
         inheritable: CapabilitySet::empty(),
     };

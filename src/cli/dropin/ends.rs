@@ -18,8 +18,6 @@ pub(super) enum End {
     Asked,
     /// The namespace is gone.
     Gone,
-    /// The command that it was started for has ended with this code.
-    Command(u8),
     /// It cannot go on.
     Failed(String),
 }
@@ -73,12 +71,14 @@ impl Ends {
         Ok(())
     }
 
-    /// Waits for the first.
-    pub(super) fn wait(&self) -> Outcome {
-        match self.receiver.recv() {
-            Ok(End::Asked | End::Gone) | Err(_) => Ok(0),
-            Ok(End::Command(code)) => Ok(code),
-            Ok(End::Failed(why)) => Err(Failure::new(why)),
+    /// Waits for the first; with `stay` the namespace's end is none.
+    pub(super) fn wait(&self, stay: bool) -> Outcome {
+        loop {
+            match self.receiver.recv() {
+                Ok(End::Gone) if stay => {}
+                Ok(End::Asked | End::Gone) | Err(_) => return Ok(0),
+                Ok(End::Failed(why)) => return Err(Failure::new(why)),
+            }
         }
     }
 }

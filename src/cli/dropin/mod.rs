@@ -11,11 +11,18 @@
 //! security or reachability, and accepted with a warning where nobody could tell the difference.
 
 mod api;
+mod auto;
 mod ends;
 mod getopt;
+mod pasta;
+mod pasta_options;
+mod port_spec;
+mod ports;
 mod slirp;
 mod slirp_options;
 mod switch;
+mod template;
+mod user;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -38,6 +45,8 @@ pub(crate) struct Words {
 pub(crate) enum Role {
     /// `slirp4netns`
     Slirp,
+    /// `pasta`
+    Pasta,
 }
 
 impl Role {
@@ -55,6 +64,7 @@ impl Role {
     fn named(name: &str) -> Option<Self> {
         match name {
             "slirp4netns" => Some(Self::Slirp),
+            "pasta" => Some(Self::Pasta),
             _ => None,
         }
     }
@@ -63,6 +73,7 @@ impl Role {
     pub(crate) fn run(self, arguments: &[String]) -> u8 {
         let (name, outcome) = match self {
             Self::Slirp => ("slirp4netns", slirp::run(arguments)),
+            Self::Pasta => ("pasta", pasta::run(arguments)),
         };
         report(name, outcome)
     }
@@ -105,6 +116,8 @@ mod tests {
             ("wharf slirp4netns -v", Some((Role::Slirp, 1))),
             ("../bin/wharf run slirp4netns", None),
             ("slirp4netns/wharf -c", None),
+            ("pasta --netns x", Some((Role::Pasta, 2))),
+            ("wharf pasta -f 1", Some((Role::Pasta, 2))),
             ("wharf", None),
         ] {
             let words: Vec<String> = line.split(' ').map(ToOwned::to_owned).collect();

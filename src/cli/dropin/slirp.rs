@@ -62,7 +62,7 @@ fn serve(slirp: &Slirp) -> Outcome {
         ends.at_close_of(fd)?;
     }
     ready(ready_fd);
-    let outcome = ends.wait();
+    let outcome = ends.wait(false);
     drop(socket);
     outcome
 }
@@ -149,6 +149,7 @@ fn plan(slirp: &Slirp) -> Plan {
             also: name_servers.into_iter().map(|addr| (addr.into(), Stands::NameServer)).collect(),
             transparent: false,
             advertises: slirp.ipv6,
+            without: Vec::new(),
         },
         resolvers: Vec::new(),
         request,

@@ -14,6 +14,7 @@
 
 use std::cell::Cell;
 use std::net::IpAddr;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use crossbeam_channel::Sender;
@@ -32,7 +33,9 @@ use crate::control::model::NetworkSpec;
 use crate::io::fdpass::Connection;
 use crate::io::netlink::{Netlink, NetlinkError};
 use crate::io::netns::{NetNs, in_namespace};
-use crate::io::process::spawn_as_owner_of;
+use crate::io::process::{
+    Child, Isolation, Network, prepare_network, spawn_as_owner_of, spawn_beside,
+};
 
 /// The container's name. It is asked for by nobody; a name of the host's own network should not be hidden
 /// by it.
@@ -109,6 +112,31 @@ pub(super) fn serve_namespace(
     let switch = started.transpose()?;
     spawned?.process().wait()?;
     switch.ok_or_else(|| Failure::new("the switch was not started"))
+}
+
+/// The same for a command, in namespaces of its own.
+pub(super) fn serve_command(
+    plan: &Plan,
+    command: &mut Command,
+    ends: &Sender<End>,
+) -> Result<(Switch, Child), Failure> {
+    let (ours, theirs) = pair()?;
+    let inside = || {
+        drop(ours.take());
+        prepare_network().map_err(|error| error.to_string())?;
+        let own = NetNs::current().map_err(|error| error.to_string())?;
+        plug_in(plan, &own, theirs.take())
+    };
+    let mut started = None;
+    let meanwhile = || {
+        drop(theirs.take());
+        started = ours.take().map(|ours| begin(plan, ours, ends));
+    };
+    let isolation = Isolation { network: Network::New, die_with_parent: true, new_session: false };
+    let spawned = spawn_beside(command, isolation, inside, meanwhile);
+    let switch = started.transpose()?.ok_or_else(|| Failure::new("the switch was not started"));
+    let child = spawned.map_err(crate::cli::run::spawn_failure)?;
+    Ok((switch?, child))
 }
 
 /// Both ends. Each process takes one and closes the other, so that the end of either is seen.

@@ -18,6 +18,7 @@
 //! kernel kills the command when the *thread* that forked it ends.
 #![allow(unsafe_code, reason = "fork and _exit have no safe form")]
 
+mod background;
 mod child;
 mod idmap;
 mod namespaces;
@@ -37,6 +38,7 @@ use super::fdpass::{Connection, FdPassError};
 use super::netns::NetNs;
 use namespaces::{Joined, enter_user_namespace, unshare};
 
+pub use background::{Background, into_background};
 pub use child::{Child, Process};
 pub use namespaces::{has_capability, may_make_namespaces};
 pub use setup::{SetupError, overlay_file, prepare_network};
