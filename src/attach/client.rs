@@ -17,6 +17,7 @@ use crate::io::netlink::{AddressOptions, Netlink, NetlinkError, NewRoute};
 use crate::io::netns::{NetNs, NetNsError, in_namespace};
 use crate::io::sysctl::{self, SysctlError};
 use crate::io::tap::{Tap, TapError, is_interface_name};
+use crate::wire::mac::Mac;
 use crate::wire::vnet;
 
 /// The TAP's name while it is in staging, where nothing else is.
@@ -63,24 +64,51 @@ pub enum AttachError {
     Netlink(#[from] NetlinkError),
 }
 
+/// What is done in the container besides plugging the link in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Manner {
+    /// The link is made, and gets everything that the daemon says.
+    Whole,
+    /// The same, but for IPv6: the container listens to the switch's router advertisements.
+    Autoconfigured,
+    /// The link stays down and without addresses, with the MAC that it has: somebody else configures it.
+    /// One that is there already is taken over.
+    Bare,
+}
+
 /// Attaches the network namespace `target` as `request` says and returns when its network works.
 pub fn attach(
     socket: &Path,
     target: &NetNs,
+    request: AttachRequest,
+) -> Result<Attachment, AttachError> {
+    let connection = Connection::connect(socket)?;
+    attach_over(&connection, target, request, Manner::Whole, |_| ())
+}
+
+/// The same over a connection that is there; `amend` has the last word on what the link becomes.
+pub fn attach_over(
+    connection: &Connection,
+    target: &NetNs,
     mut request: AttachRequest,
+    manner: Manner,
+    amend: impl FnOnce(&mut Attached),
 ) -> Result<Attachment, AttachError> {
     if !is_interface_name(&request.ifname) {
         return Err(TapError::BadName(request.ifname).into());
     }
-    let connection = Connection::connect(socket)?;
     connection.set_patience(ATTACH_PATIENCE)?;
-    let hello = greet(&connection)?;
+    let hello = greet(connection)?;
     request.version = VERSION;
     request.netns = request.netns.or_else(|| target.id().ok());
 
-    let link = NewLink::create(target, &request.ifname, hello.queues)?;
-    let attached = negotiate(&connection, &request, &link.taps)?;
-    let (_taps, warnings) = link.finish(&request.ifname, &attached)?;
+    let link = NewLink::take_over_or_create(target, &request.ifname, hello.queues, manner)?;
+    if manner == Manner::Bare {
+        request.mac = request.mac.or(link.mac);
+    }
+    let mut attached = negotiate(connection, &request, &link.taps)?;
+    amend(&mut attached);
+    let (_taps, warnings) = link.finish(&request.ifname, &attached, manner)?;
     Ok(Attachment { attached, warnings })
 }
 
@@ -92,7 +120,7 @@ pub fn reattach(
     queues: usize,
     attached: &Attached,
 ) -> Result<(Vec<Tap>, Vec<String>), AttachError> {
-    NewLink::create(target, ifname, queues)?.finish(ifname, attached)
+    NewLink::create(target, ifname, queues)?.finish(ifname, attached, Manner::Whole)
 }
 
 fn greet(connection: &Connection) -> Result<Hello, AttachError> {
@@ -124,11 +152,29 @@ fn negotiate(
 struct NewLink<'a> {
     target: &'a NetNs,
     index: u32,
+    mac: Option<Mac>,
     taps: Vec<Tap>,
     finished: bool,
 }
 
 impl<'a> NewLink<'a> {
+    /// A link that a caller has made before (`ip tuntap add`) is his, and stays when this fails. Its
+    /// descriptor is opened where it is, and keeps the namespace alive: there is no other way to it.
+    fn take_over_or_create(
+        target: &'a NetNs,
+        ifname: &str,
+        queues: usize,
+        manner: Manner,
+    ) -> Result<Self, AttachError> {
+        let there = in_namespace(target, || Netlink::open()?.link(ifname))?;
+        let Ok(link) = there else { return Self::create(target, ifname, queues) };
+        if manner != Manner::Bare || queues != 1 {
+            return Err(AttachError::NameTaken(ifname.to_owned()));
+        }
+        let taps = in_namespace(target, || Tap::open(ifname, queues))??;
+        Ok(Self { target, index: link.index, mac: link.mac, taps, finished: true })
+    }
+
     fn create(target: &'a NetNs, ifname: &str, queues: usize) -> Result<Self, AttachError> {
         let staging = NetNs::staging()?;
         let taps = in_namespace(&staging, || {
@@ -140,17 +186,21 @@ impl<'a> NewLink<'a> {
                 other => Ok(other.map(|()| taps)?),
             }
         })??;
-        let index = in_namespace(target, || Netlink::open()?.link(ifname))??.index;
-        Ok(Self { target, index, taps, finished: false })
+        let link = in_namespace(target, || Netlink::open()?.link(ifname))??;
+        Ok(Self { target, index: link.index, mac: link.mac, taps, finished: false })
     }
 
     fn finish(
         mut self,
         ifname: &str,
         attached: &Attached,
+        manner: Manner,
     ) -> Result<(Vec<Tap>, Vec<String>), AttachError> {
         let index = self.index;
-        let warnings = in_namespace(self.target, || configure(index, ifname, attached))??;
+        let warnings = match manner {
+            Manner::Bare => Vec::new(),
+            _ => in_namespace(self.target, || configure(index, ifname, attached, manner))??,
+        };
         self.finished = true;
         Ok((std::mem::take(&mut self.taps), warnings))
     }
@@ -166,7 +216,12 @@ impl Drop for NewLink<'_> {
 }
 
 /// Makes the link what the daemon said, in the calling thread's namespace.
-fn configure(index: u32, ifname: &str, attached: &Attached) -> Result<Vec<String>, NetlinkError> {
+fn configure(
+    index: u32,
+    ifname: &str,
+    attached: &Attached,
+    manner: Manner,
+) -> Result<Vec<String>, NetlinkError> {
     let mut netlink = Netlink::open()?;
     let mut warnings = Vec::new();
     netlink.set_mac(index, attached.mac)?;
@@ -175,8 +230,10 @@ fn configure(index: u32, ifname: &str, attached: &Attached) -> Result<Vec<String
     if attached.addresses.iter().any(|net| net.addr().is_ipv6()) {
         tolerate(sysctl::disable_ipv6(ifname, false), &mut warnings);
     }
-    // An assigned address is usable without this; the link-local one would not be for a second.
-    tolerate(sysctl::quiet_ipv6(ifname), &mut warnings);
+    if manner != Manner::Autoconfigured {
+        // An assigned address is usable without this; the link-local one would not be for a second.
+        tolerate(sysctl::quiet_ipv6(ifname), &mut warnings);
+    }
     for net in &attached.addresses {
         netlink.add_address(index, *net, AddressOptions::default())?;
     }

@@ -7,6 +7,7 @@ mod attach;
 mod daemon;
 mod demo;
 mod doctor;
+mod dropin;
 mod events;
 mod exec;
 mod flows;
@@ -102,6 +103,12 @@ enum Command {
     Doctor(Format),
     /// Show the whole switch at work, in a world of its own
     Demo(demo::Demo),
+    /// Serve a namespace as slirp4netns does, with its options; also when called by that name
+    #[command(name = "slirp4netns", disable_help_flag = true)]
+    Slirp(dropin::Words),
+    /// Serve a namespace as pasta does, with its options; also when called by that name
+    #[command(disable_help_flag = true)]
+    Pasta(dropin::Words),
     /// Keep containers' interfaces while there is no daemon; started by it
     Holder(holder::Holder),
     /// Print a completion script
@@ -115,6 +122,12 @@ enum Command {
 /// Parses the arguments, runs the command and gives the exit code. Usage errors, `--help` and
 /// `--version` are clap's own: it prints and exits with 2 or 0.
 pub fn main() -> u8 {
+    let words: Vec<String> =
+        std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    // Before our own parser, whose global options are not theirs.
+    if let Some((role, arguments)) = dropin::Role::of_line(&words) {
+        return role.run(arguments);
+    }
     let mut cli = Cli::parse();
     cli.global.settle();
     match dispatch(cli) {
@@ -149,6 +162,8 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Status(format) => status::run(global, format),
         Command::Doctor(format) => doctor::run(global, format),
         Command::Demo(args) => demo::run(global, &args),
+        Command::Slirp(words) => Ok(dropin::Role::Slirp.run(&words.words)),
+        Command::Pasta(words) => Ok(dropin::Role::Pasta.run(&words.words)),
         Command::Holder(args) => holder::run(global, &args),
         Command::Completions(args) => generate::completions(&args),
         Command::Man(args) => generate::man(global, &args),

@@ -11,7 +11,7 @@ mod tables;
 mod uplink;
 
 pub use delta::Delta;
-pub use network::{Network, Subnet, link_local};
+pub use network::{Guise, Network, Stands, Subnet, link_local};
 pub use port::{Port, PortKind};
 pub use tables::{RouteTarget, Tables};
 pub use uplink::{Uplink, UplinkKind};

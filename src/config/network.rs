@@ -41,6 +41,33 @@ pub struct Network {
     pub host_port: Option<PortId>,
     /// The gateway's address stands for the host's loopback, as far as sockets reach it.
     pub host_loopback: bool,
+    /// What it pretends to be.
+    pub guise: Guise,
+}
+
+/// How a network looks that stands in for another program's: containers there expect that program's
+/// addresses. An ordinary network has none of this.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Guise {
+    /// Further addresses of the gateway, and what each stands for.
+    pub also: Vec<(Addr, Stands)>,
+    /// The container believes that it is on the host's own LAN, with the host's address: whatever address
+    /// of it is asked for is answered, and what is sent there leaves by the uplink. That goes for the
+    /// gateway's own address too, which is that of the LAN's real router.
+    pub transparent: bool,
+    /// Who solicits a router is told the IPv6 subnet, to make itself an address of it.
+    pub advertises: bool,
+    /// Protocols of which nothing leaves.
+    pub without: Vec<u8>,
+}
+
+/// What an address of the gateway stands for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stands {
+    /// The name server, and nothing else.
+    NameServer,
+    /// This address of the host, on every port.
+    Host(Addr),
 }
 
 impl Network {
@@ -51,7 +78,18 @@ impl Network {
 
     /// Whether `addr` is one of the gateway's: a subnet's, or the link-local address of its MAC.
     pub fn is_gateway(&self, addr: Addr) -> bool {
-        self.subnets.iter().any(|s| s.gateway == addr) || addr == link_local(self.gateway_mac)
+        let named = !self.guise.transparent && self.subnets.iter().any(|s| s.gateway == addr);
+        named || addr == link_local(self.gateway_mac) || self.stands_for(addr).is_some()
+    }
+
+    /// What an address stands for that the gateway has besides its own.
+    pub fn stands_for(&self, addr: Addr) -> Option<Stands> {
+        self.guise.also.iter().find(|(also, _)| *also == addr).map(|(_, stands)| *stands)
+    }
+
+    /// The IPv6 subnet.
+    pub fn subnet_v6(&self) -> Option<&Subnet> {
+        self.subnets.iter().find(|s| !s.prefix.is_v4())
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::state::{EndpointState, NetworkState, State, UplinkState};
 use super::store::record::{NetworkRecord, PublicationRecord};
 use crate::base::ids::UplinkId;
-use crate::config::{Delta, Network, Port, PortKind, Subnet, Uplink, UplinkKind};
+use crate::config::{Delta, Guise, Network, Port, PortKind, Subnet, Uplink, UplinkKind};
 use crate::control::model;
 use crate::stage::flow::Behaviour;
 use crate::stage::service::publish::Publication;
@@ -33,7 +33,7 @@ pub(super) fn uplink_of(state: &State, network: &NetworkRecord) -> Option<Uplink
     uplink.failure.is_none().then_some(uplink.record.id)
 }
 
-pub(super) fn network(state: &State, network: &NetworkState) -> Delta {
+pub(super) fn network(state: &State, network: &NetworkState, guise: &Guise) -> Delta {
     let record = &network.record;
     let subnet = |(net, gateway): &(ipnet::IpNet, std::net::IpAddr)| Subnet {
         prefix: net.network().into(),
@@ -50,6 +50,7 @@ pub(super) fn network(state: &State, network: &NetworkState) -> Delta {
         internal: record.internal,
         uplink: uplink_of(state, record),
         host_loopback: record.host_loopback,
+        guise: guise.clone(),
         host_port: record.host.as_ref().map(|h| h.port),
     }))
 }
@@ -156,7 +157,7 @@ pub(super) fn publication(state: &State, record: &PublicationRecord) -> Option<D
 }
 
 /// The container behind an endpoint's publications, as its clients' connections see it.
-pub(super) fn target(state: &State, endpoint: &EndpointState) -> Option<Target> {
+pub(super) fn target(state: &State, endpoint: &EndpointState, guise: &Guise) -> Option<Target> {
     let record = &endpoint.record;
     let network = &state.networks.get(&record.network)?.record;
     let gateway = |v6: bool| {
@@ -167,13 +168,17 @@ pub(super) fn target(state: &State, endpoint: &EndpointState) -> Option<Target> 
     let networks = state.named(&record.name).into_iter().map(|e| e.record.network);
     let networks = networks.filter_map(|id| state.networks.get(&id));
     let subnets = networks.flat_map(|n| &n.record.subnets);
+    let subnets = subnets.map(|(net, _)| (Addr::from(net.network()), net.prefix_len()));
+    // Who believes to be on the host's LAN reaches all of it by way of us, but not itself.
+    let itself =
+        record.addrs.iter().map(|addr| (Addr::from(*addr), if addr.is_ipv4() { 32 } else { 128 }));
     Some(Target {
         port: record.port,
         domain: record.network.into(),
         link: Link { inside: record.mac, gateway: network.gateway_mac },
         addrs: [false, true].map(|v6| endpoint.addr(v6).map(Addr::from)),
         gateways: [false, true].map(gateway),
-        subnets: subnets.map(|(net, _)| (net.network().into(), net.prefix_len())).collect(),
+        subnets: if guise.transparent { itself.collect() } else { subnets.collect() },
         mtu: network.mtu,
     })
 }

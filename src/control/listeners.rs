@@ -70,7 +70,8 @@ impl Control {
     /// Whether an address is one of ours that the host does not have.
     fn is_the_switch_s(&self, addr: IpAddr) -> bool {
         let mut lan = self.state.uplinks.values().flat_map(UplinkState::addrs);
-        let mut networks = self.state.networks.values().filter(|n| n.record.host.is_none());
+        let ours = !self.settings.guise.transparent;
+        let mut networks = self.state.networks.values().filter(|n| ours && n.record.host.is_none());
         lan.any(|(own, _)| own == addr)
             || networks.any(|n| n.record.subnets.iter().any(|(_, gateway)| *gateway == addr))
     }
@@ -127,7 +128,7 @@ impl Control {
     /// The container behind the publications of an endpoint.
     pub(super) fn target(&self, endpoint: &str) -> Option<Arc<Target>> {
         let endpoint = self.state.endpoints.get(endpoint)?;
-        compile::target(&self.state, endpoint).map(Arc::new)
+        compile::target(&self.state, endpoint, &self.settings.guise).map(Arc::new)
     }
 
     /// Binds a publication that the store has. It stays if that fails: whoever is in the way may go.

@@ -52,7 +52,7 @@ use self::outside::{Dataplane, Host, Keeper};
 use self::state::State;
 use self::store::Store;
 use self::store::record::Change;
-use crate::config::Delta;
+use crate::config::{Delta, Guise};
 use crate::wire::addr::Addr;
 use crate::worker::command::Command;
 
@@ -67,6 +67,9 @@ pub struct Settings {
     pub clock: fn() -> u64,
     /// Queues of each TAP; the attach protocol's hello says the same.
     pub queues: usize,
+    /// What its networks look like: something else than they are in a daemon that stands in for another
+    /// program, which has one.
+    pub guise: Guise,
 }
 
 /// The outside as control sees it.

@@ -205,7 +205,7 @@ impl Control {
     /// Sends a network and all ports on it, whose guard and isolation come from it.
     pub(super) fn send_network(&self, id: NetworkId) {
         let Some(network) = self.state.networks.get(&id) else { return };
-        let mut deltas = vec![compile::network(&self.state, network)];
+        let mut deltas = vec![compile::network(&self.state, network, &self.settings.guise)];
         deltas.extend(self.state.members(id).map(|e| compile::endpoint(&network.record, e)));
         self.send_deltas(deltas);
         self.send_names(id);

@@ -45,7 +45,8 @@ impl Control {
     }
 
     fn is_gateway(&self, addr: IpAddr) -> bool {
-        let mut networks = self.state.networks.values();
+        let ours = !self.settings.guise.transparent;
+        let mut networks = self.state.networks.values().filter(|_| ours);
         networks.any(|n| n.record.subnets.iter().any(|(_, gateway)| *gateway == addr))
     }
 }

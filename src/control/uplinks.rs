@@ -121,7 +121,11 @@ impl Control {
     fn resend_networks_of(&self, uplink: &str) {
         for id in self.networks_naming(uplink) {
             if let Some(network) = self.state.networks.get(&id) {
-                self.send_deltas(vec![compile::network(&self.state, network)]);
+                self.send_deltas(vec![compile::network(
+                    &self.state,
+                    network,
+                    &self.settings.guise,
+                )]);
             }
         }
     }

@@ -142,6 +142,12 @@ fn from_inside(tables: &Tables, from: &Port, key: &FlowKey, notes: &mut Notes) -
     let Some(network) = tables.network_of(from.domain) else {
         return Decision::Drop(DropReason::PortGone);
     };
+    if network.guise.without.contains(&key.proto) {
+        notes.note("policy", || {
+            format!("nothing of protocol {} leaves {}", key.proto, network.name)
+        });
+        return Decision::Drop(DropReason::NoService);
+    }
     let gateway_of = gateway_owner(tables, key.dst);
     if gateway_of.is_some() || tables.is_host_addr(key.dst) {
         if let Some(decision) = published(tables, key, notes) {
@@ -158,8 +164,10 @@ fn from_inside(tables: &Tables, from: &Port, key: &FlowKey, notes: &mut Notes) -
         return Decision::Host(host);
     }
     match tables.route(key.dst) {
-        Some(RouteTarget::Network(id)) => to_network(tables, from, network, id, key, notes),
-        None => to_uplink(tables, from, network, key, notes),
+        Some(RouteTarget::Network(id)) if !network.guise.transparent => {
+            to_network(tables, from, network, id, key, notes)
+        }
+        _ => to_uplink(tables, from, network, key, notes),
     }
 }
 

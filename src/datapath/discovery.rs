@@ -4,9 +4,9 @@ use super::slow::Frame;
 use super::{Datapath, Output};
 use crate::base::ids::PortId;
 use crate::base::time::{Span, Time};
-use crate::config::{Port, PortKind, Uplink};
+use crate::config::{Port, PortKind, Uplink, link_local};
 use crate::packet::{DropReason, L3, PacketBuf, Parsed};
-use crate::stage::respond::{arp, ndp};
+use crate::stage::respond::{Question, arp, ndp};
 use crate::stage::route::icmp_error::IcmpError;
 use crate::stage::route::neighbour::{Action, Resolution};
 use crate::wire::addr::Addr;
@@ -34,7 +34,7 @@ impl Datapath {
             L3::Arp => arp::question(frame.batch.bytes(frame.at))?,
             L3::V6 if is_neighbour_discovery(parsed, frame.batch.bytes(frame.at)) => {
                 if kind(parsed, frame.batch.bytes(frame.at)) == Some(v6::ROUTER_SOLICITATION) {
-                    return Err(DropReason::NeighbourIgnored);
+                    return self.advertise(port, parsed, frame);
                 }
                 ndp::question(frame.batch.bytes(frame.at), parsed)?
             }
@@ -48,7 +48,9 @@ impl Datapath {
             }
             (network.gateway_mac, true)
         } else {
-            let Some(id) = self.station(port, question.target) else { return Ok(false) };
+            let Some(id) = self.station(port, question.target) else {
+                return Ok(self.answer_for_lan(port, parsed, question, frame));
+            };
             if id == port.id {
                 // A probe for its own address, or a gratuitous announcement: nobody must answer.
                 return Err(DropReason::NeighbourIgnored);
@@ -65,6 +67,48 @@ impl Datapath {
             _ => ndp::answer(&mut view, mac, router),
         }
         self.emit(port.id, frame.at, frame.batch, frame.out);
+        Ok(true)
+    }
+
+    /// Answers for a station of the host's LAN, if the container believes that it is there itself. Never
+    /// a probe: whoever asks without an address wants to know whether somebody else has the one he takes.
+    fn answer_for_lan(
+        &mut self,
+        port: &Port,
+        parsed: &Parsed,
+        question: Question,
+        frame: &mut Frame<'_>,
+    ) -> bool {
+        let Some(network) = self.tables.network_of(port.domain) else { return false };
+        let probe =
+            question.sender.1.is_unspecified() || question.sender.1 == Addr::from_v4_bits(0);
+        if !network.guise.transparent || probe {
+            return false;
+        }
+        let (mac, mut view) = (network.gateway_mac, frame.batch.frame(frame.at));
+        match parsed.l3 {
+            L3::Arp => arp::answer(&mut view, mac),
+            _ => ndp::answer(&mut view, mac, true),
+        }
+        self.emit(port.id, frame.at, frame.batch, frame.out);
+        true
+    }
+
+    /// Answers a router solicitation, where addresses are not assigned by an attachment.
+    fn advertise(
+        &mut self,
+        port: &Port,
+        parsed: &Parsed,
+        frame: &mut Frame<'_>,
+    ) -> Result<bool, DropReason> {
+        let network = self.tables.network_of(port.domain).filter(|n| n.guise.advertises);
+        let Some((network, subnet)) = network.and_then(|n| Some((n, n.subnet_v6()?))) else {
+            return Err(DropReason::NeighbourIgnored);
+        };
+        let router = (network.gateway_mac, link_local(network.gateway_mac));
+        let link = ndp::OwnLink { router, prefix: (subnet.prefix, subnet.len), mtu: network.mtu };
+        let answer = ndp::router_advertisement(&link, frame.batch.bytes(frame.at), parsed)?;
+        self.emit_owned(port.id, answer, frame.out);
         Ok(true)
     }
 
@@ -177,11 +221,7 @@ impl Datapath {
             // by the way and need not ask in turn. And it can answer although it has no link-local
             // address yet.
             let own = own.filter(|_| !addr.is_link_local());
-            ndp::solicitation(
-                (mac, own.unwrap_or_else(|| crate::config::link_local(mac))),
-                addr,
-                to,
-            )
+            ndp::solicitation((mac, own.unwrap_or_else(|| link_local(mac))), addr, to)
         };
         self.emit_owned(port, question, out);
     }
@@ -204,7 +244,7 @@ impl Datapath {
 }
 
 fn uplink_has(uplink: &Uplink, port: &Port, addr: Addr) -> bool {
-    uplink.is_ours(addr) || addr == crate::config::link_local(port.mac)
+    uplink.is_ours(addr) || addr == link_local(port.mac)
 }
 
 fn kind(parsed: &Parsed, frame: &[u8]) -> Option<u8> {

@@ -45,12 +45,10 @@ impl Datapath {
                 same
             }
             Decision::Gateway => {
-                let network = self.tables.network_of(from.domain);
-                let loopback = network.is_some_and(|n| n.host_loopback);
-                let host = network.and_then(|n| n.host_port);
+                let host = self.tables.network_of(from.domain).and_then(|n| n.host_port);
                 match host {
                     Some(host) => host == responder,
-                    None => loopback && responder == self.socket_port(),
+                    None => self.redirect(key).is_some() && responder == self.socket_port(),
                 }
             }
             Decision::Host(host) => host == responder,

@@ -6,16 +6,21 @@
 
 use super::slow::Frame;
 use super::{Datapath, pipeline::Slot};
-use crate::config::{Network, Port};
+use crate::config::{Guise, Network, Port, Stands};
 use crate::packet::{DropReason, FlowKey};
 use crate::stage::dns::{self, Answer};
 use crate::wire::addr::Addr;
 use crate::wire::ipv6;
 
 impl Datapath {
-    /// Whether a packet to a gateway is for its name server.
-    pub(super) fn is_query(key: &FlowKey) -> bool {
-        key.dst_port == dns::PORT && matches!(key.proto, ipv6::UDP | ipv6::TCP)
+    /// Whether a packet to a gateway is for its name server. One that stands for another program's answers
+    /// at the addresses where that one does.
+    pub(super) fn is_query(network: &Network, key: &FlowKey) -> bool {
+        let answers = match network.stands_for(key.dst) {
+            Some(stands) => stands == Stands::NameServer,
+            None => network.guise == Guise::default(),
+        };
+        answers && key.dst_port == dns::PORT && matches!(key.proto, ipv6::UDP | ipv6::TCP)
     }
 
     /// The host's resolver that queries to this gateway are forwarded to, if this network's are.

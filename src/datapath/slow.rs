@@ -299,15 +299,16 @@ impl Datapath {
         if self.answer_echo(port, slot, frame) {
             return Ok(());
         }
-        if Self::is_query(&slot.key) && self.name_server(port, slot, frame)? {
+        let network = self.tables.network_of(port.domain);
+        let query = network.is_some_and(|network| Self::is_query(network, &slot.key));
+        let host = network.and_then(|n| n.host_port).filter(|host| *host != port.id);
+        if query && self.name_server(port, slot, frame)? {
             return Ok(());
         }
-        let network = self.tables.network_of(port.domain);
-        let loopback = network.is_some_and(|n| n.host_loopback);
-        if let Some(host) = network.and_then(|n| n.host_port).filter(|host| *host != port.id) {
+        if let Some(host) = host {
             return self.to_host(port, host, slot, frame);
         }
-        if loopback {
+        if self.redirect(&slot.key).is_some() {
             return self.commit_routed(port, &self.into_sockets(&slot.key), slot, frame);
         }
         self.reject(port, &slot.parsed, IcmpError::PortUnreachable, DropReason::NoService, frame)

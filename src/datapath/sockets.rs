@@ -7,7 +7,7 @@ use super::decide::{NextHop, Route, Snat};
 use super::{Datapath, Output};
 use crate::base::ids::PortId;
 use crate::base::time::Time;
-use crate::config::{UplinkKind, link_local};
+use crate::config::{Stands, UplinkKind, link_local};
 use crate::packet::{DropReason, FlowKey, FrameBatch, Parsed, Scope};
 use crate::stage::sockets::{
     Forbidden, FrameSlot, Inside, ListenerId, Published, SocketEvent, SocketFlows, Target,
@@ -43,16 +43,21 @@ impl Datapath {
     }
 
     /// What the gateway's address stands for: a resolver of the host, as a name server; the host's
-    /// loopback, if this network's containers may reach it.
-    fn redirect(&self, key: &FlowKey) -> Option<Addr> {
+    /// loopback, if this network's containers may reach it; what the guise says.
+    pub(super) fn redirect(&self, key: &FlowKey) -> Option<Addr> {
         let network = self.tables.network_of(key.domain)?;
         if !network.is_gateway(key.dst) {
             return None;
         }
-        if Self::is_query(key)
+        if Self::is_query(network, key)
             && let Some(resolver) = self.resolver(network, key.dst)
         {
             return Some(resolver);
+        }
+        match network.stands_for(key.dst) {
+            Some(Stands::Host(addr)) => return Some(addr),
+            Some(Stands::NameServer) => return None,
+            None => {}
         }
         let loopback = if key.dst.is_v4() { Addr::LOOPBACK_V4 } else { Addr::LOOPBACK_V6 };
         network.host_loopback.then_some(loopback)
@@ -82,7 +87,9 @@ impl Datapath {
             .tables
             .networks()
             .flat_map(|n| {
-                let subnets = n.subnets.iter().map(|s| (s.prefix, s.len));
+                // Of the host's own LAN, only the switch's part is out of bounds.
+                let subnets = n.subnets.iter().filter(|_| !n.guise.transparent);
+                let subnets = subnets.map(|s| (s.prefix, s.len));
                 subnets.chain([(link_local(n.gateway_mac), 128)])
             })
             .collect();

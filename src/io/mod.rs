@@ -23,6 +23,7 @@ pub mod poller;
 pub mod probe;
 pub mod process;
 pub mod random;
+pub mod sandbox;
 pub mod sysctl;
 pub mod tap;
 pub mod watch;

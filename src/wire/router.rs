@@ -42,6 +42,9 @@ pub struct PrefixInformation {
     pub prefix: [u8; 16],
 }
 
+/// Seconds: the most that RFC 4861 6.2.1 allows, since nothing is advertised unasked.
+const ROUTER_LIFETIME: u16 = 9_000;
+
 const _: () = assert!(size_of::<Advertisement>() == 12);
 const _: () = assert!(size_of::<PrefixInformation>() == 30);
 
@@ -90,6 +93,33 @@ impl RouterAdvertisement {
             prefixes: prefixes.take(ADVERTISED_PREFIXES_MAX).collect(),
         })
     }
+}
+
+/// The body of an advertisement of ours, after the first four bytes of ICMPv6: we are a default router, and
+/// addresses may be made of this prefix for ever, since the link ends with us.
+pub fn advertisement((prefix, len): (Addr, u8), mtu: u16) -> Vec<u8> {
+    let fixed = Advertisement {
+        hop_limit: 64,
+        flags: 0,
+        lifetime: ROUTER_LIFETIME.into(),
+        reachable: 0.into(),
+        retrans: 0.into(),
+    };
+    let info = PrefixInformation {
+        len,
+        flags: 0xc0,
+        valid: u32::MAX.into(),
+        preferred: u32::MAX.into(),
+        reserved: 0.into(),
+        prefix: prefix.bytes(),
+    };
+    // Lengths are in units of eight bytes.
+    let mut body = fixed.as_bytes().to_vec();
+    body.extend_from_slice(&[ndp::PREFIX_INFORMATION, 4]);
+    body.extend_from_slice(info.as_bytes());
+    body.extend_from_slice(&[ndp::MTU, 1, 0, 0]);
+    body.extend_from_slice(&u32::from(mtu).to_be_bytes());
+    body
 }
 
 fn prefix((kind, body): (u8, &[u8])) -> Option<Prefix> {

@@ -264,6 +264,7 @@ impl World {
             uplink: Some(UPLINK),
             host_port: None,
             host_loopback: false,
+            guise: wharf::config::Guise::default(),
         })));
         id
     }

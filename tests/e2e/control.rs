@@ -58,7 +58,13 @@ impl Daemon {
         let keeper = HolderKeeper::new(dir.join("holder.sock"), || Ok(holder_command(10)));
         let (workers, notices) = Workers::start(1).unwrap();
         let config = Config::default();
-        let settings = Settings { config, paths, clock: || 0, queues: 1 };
+        let settings = Settings {
+            config,
+            paths,
+            clock: || 0,
+            queues: 1,
+            guise: wharf::config::Guise::default(),
+        };
         let outside = Outside {
             store: Box::new(store),
             dataplane: Box::new(workers),

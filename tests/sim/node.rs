@@ -250,6 +250,7 @@ pub(crate) fn network(node: u8, n: u8, open: bool) -> Delta {
         uplink: Some(UPLINK),
         host_port: None,
         host_loopback: false,
+        guise: wharf::config::Guise::default(),
     }))
 }
 

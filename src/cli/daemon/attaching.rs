@@ -8,7 +8,9 @@ use std::time::Duration;
 use crossbeam_channel::bounded;
 
 use crate::attach::protocol::{AttachReply, Attached, Hello, Refusal};
-use crate::attach::server::{Access, ServeError, serve_one};
+use crate::attach::server::{ServeError, serve_one};
+
+pub(in crate::cli) use crate::attach::server::Access;
 use crate::base::limits::ATTACHERS_MAX;
 use crate::cli::output::Failure;
 use crate::control::Control;
@@ -63,7 +65,12 @@ fn no_thread(error: &io::Error) {
 }
 
 /// One attacher, from hello to reply.
-fn serve(connection: &Connection, hello: &Hello, access: Access, control: &Mutex<Control>) {
+pub(in crate::cli) fn serve(
+    connection: &Connection,
+    hello: &Hello,
+    access: Access,
+    control: &Mutex<Control>,
+) {
     let served = serve_one(connection, hello, access, |request, taps, _peer| {
         match lock(control).attach(&request, taps) {
             Ok(attached) => AttachReply::Attached(attached),
@@ -87,6 +94,6 @@ fn take_back(attached: &Attached, control: &Mutex<Control>) {
 }
 
 /// What a panic elsewhere left is still worth serving: control validates before it changes anything.
-pub(super) fn lock(control: &Mutex<Control>) -> std::sync::MutexGuard<'_, Control> {
+pub(in crate::cli) fn lock(control: &Mutex<Control>) -> std::sync::MutexGuard<'_, Control> {
     control.lock().unwrap_or_else(PoisonError::into_inner)
 }

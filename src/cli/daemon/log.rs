@@ -18,7 +18,7 @@ pub(crate) enum LogFormat {
 }
 
 /// Starts logging. `WHARF_LOG` (such as `wharf=debug`) says more precisely what `-v` and `-q` say.
-pub(super) fn start(format: LogFormat, verbose: u8, quiet: bool) {
+pub(in crate::cli) fn start(format: LogFormat, verbose: u8, quiet: bool) {
     let level = match (quiet, verbose) {
         (true, _) => "warn",
         (_, 0) => "info",

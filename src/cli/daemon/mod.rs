@@ -7,11 +7,11 @@
 //! An orderly end leaves the TAPs with the holder, just as a killed daemon does: containers are cut off
 //! until the next daemon takes them back. `wharf daemon stop --release` gives them up.
 
-mod attaching;
+pub(super) mod attaching;
 mod background;
 mod dataplane;
 mod idle;
-mod log;
+pub(super) mod log;
 mod place;
 mod resolvers;
 
@@ -35,10 +35,14 @@ use crate::api::paths::RuntimeDir;
 use crate::api::server::{self, Handle, Hooks};
 use crate::api::types::StopRequest;
 use crate::attach::server::Access;
+use crate::config::Guise;
 use crate::control::config::{Config, ConfigError, DefaultUplink, Paths};
 use crate::control::keeper::HolderKeeper;
 use crate::control::netstate::SystemHost;
 
+use crate::control::outside::{Keeper, NoKeeper};
+use crate::control::store::Store;
+use crate::control::store::memory::MemoryStore;
 use crate::control::store::redb::RedbStore;
 use crate::control::{Control, Outside, Settings};
 use crate::io::fdpass::group_id;
@@ -289,14 +293,35 @@ fn start_control(
     dir: &RuntimeDir,
 ) -> Result<Arc<Mutex<Control>>, Failure> {
     let store = Box::new(RedbStore::open(&paths.state_dir)?);
-    let (dataplane, notices) = dataplane::start(config.workers.unwrap_or(1))?;
-    let outside = Outside {
-        store,
-        dataplane: Box::new(dataplane),
-        keeper: Box::new(HolderKeeper::new(dir.holder_socket(), holder_command)),
-        host: Box::new(SystemHost { queues: QUEUES }),
+    let keeper = Box::new(HolderKeeper::new(dir.holder_socket(), holder_command));
+    assemble(config, paths, Guise::default(), store, keeper)
+}
+
+/// A switch without a daemon around it: nothing on disk, no sockets, no holder. It ends with the process.
+pub(super) fn private(config: Config, guise: Guise) -> Result<Arc<Mutex<Control>>, Failure> {
+    if let Err(error) = process::raise_open_files() {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+    let nowhere = Paths {
+        runtime_dir: PathBuf::new(),
+        state_dir: PathBuf::new(),
+        config_file: PathBuf::new(),
     };
-    let settings = Settings { config, paths, clock: unix_millis, queues: QUEUES };
+    assemble(config, nowhere, guise, Box::<MemoryStore>::default(), Box::new(NoKeeper))
+}
+
+/// Puts control, workers and the real host together.
+fn assemble(
+    config: Config,
+    paths: Paths,
+    guise: Guise,
+    store: Box<dyn Store>,
+    keeper: Box<dyn Keeper>,
+) -> Result<Arc<Mutex<Control>>, Failure> {
+    let (dataplane, notices) = dataplane::start(config.workers.unwrap_or(1))?;
+    let host = Box::new(SystemHost { queues: QUEUES });
+    let outside = Outside { store, dataplane: Box::new(dataplane), keeper, host };
+    let settings = Settings { config, paths, clock: unix_millis, queues: QUEUES, guise };
     let control = Arc::new(Mutex::new(Control::new(settings, outside)?));
     dataplane::listen(notices, &control)?;
     resolvers::follow(&control)?;

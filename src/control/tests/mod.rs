@@ -198,7 +198,13 @@ impl Daemon {
             config_file: "/config".into(),
         };
         let config = self.config.clone();
-        let settings = Settings { config, paths, clock: || 1_000, queues: 1 };
+        let settings = Settings {
+            config,
+            paths,
+            clock: || 1_000,
+            queues: 1,
+            guise: crate::config::Guise::default(),
+        };
         let outside = Outside {
             store,
             dataplane: Box::new(self.fake.clone()),

@@ -103,6 +103,7 @@ fn network(n: u8, isolated: bool, uplink: UplinkId, host: bool) -> Delta {
         uplink: Some(uplink),
         host_port: host.then_some(HOST_PORT),
         host_loopback: false,
+        guise: crate::config::Guise::default(),
     }))
 }
 

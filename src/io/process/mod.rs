@@ -18,6 +18,7 @@
 //! kernel kills the command when the *thread* that forked it ends.
 #![allow(unsafe_code, reason = "fork and _exit have no safe form")]
 
+mod background;
 mod child;
 mod idmap;
 mod namespaces;
@@ -37,6 +38,7 @@ use super::fdpass::{Connection, FdPassError};
 use super::netns::NetNs;
 use namespaces::{Joined, enter_user_namespace, unshare};
 
+pub use background::{Background, into_background};
 pub use child::{Child, Process};
 pub use namespaces::{has_capability, may_make_namespaces};
 pub use setup::{SetupError, overlay_file, prepare_network};
@@ -160,7 +162,18 @@ pub fn spawn(
     isolation: Isolation,
     prepare: impl FnOnce() -> Result<Vec<u8>, String>,
 ) -> Result<Child, SpawnError> {
-    start(Some(command), isolation, prepare)
+    start(Some(command), isolation, prepare, || ())
+}
+
+/// The same; `meanwhile` runs here as soon as the other process exists. It may start threads, on which
+/// `prepare` can count.
+pub fn spawn_beside(
+    command: &mut Command,
+    isolation: Isolation,
+    prepare: impl FnOnce() -> Result<Vec<u8>, String>,
+    meanwhile: impl FnOnce(),
+) -> Result<Child, SpawnError> {
+    start(Some(command), isolation, prepare, meanwhile)
 }
 
 /// Runs `work` in a forked process inside the namespaces, without a command: what only a process with
@@ -170,7 +183,7 @@ pub fn run_isolated(
     isolation: Isolation,
     work: impl FnOnce() -> Result<Vec<u8>, String>,
 ) -> Result<Vec<u8>, SpawnError> {
-    let child = start(None, isolation, work)?;
+    let child = start(None, isolation, work, || ())?;
     child.process().wait()?;
     Ok(child.report)
 }
@@ -181,19 +194,33 @@ pub fn run_as_owner_of(
     ns: &NetNs,
     work: impl FnOnce() -> Result<Vec<u8>, String>,
 ) -> Result<Vec<u8>, SpawnError> {
+    let child = spawn_as_owner_of(ns, work, || ())?;
+    child.process().wait()?;
+    Ok(child.report)
+}
+
+/// The same, while `meanwhile` runs here. The process is still there when this returns: it ends when
+/// `work` has returned, or with the calling thread.
+pub fn spawn_as_owner_of(
+    ns: &NetNs,
+    work: impl FnOnce() -> Result<Vec<u8>, String>,
+    meanwhile: impl FnOnce(),
+) -> Result<Child, SpawnError> {
     let isolation = Isolation { network: Network::Host, die_with_parent: true, new_session: false };
     let owner = ns.owner()?;
-    run_isolated(isolation, || {
+    let work = || {
         enter_user_namespace(&owner)
             .map_err(|e| format!("cannot enter the user namespace that owns the network: {e}"))?;
         work()
-    })
+    };
+    start(None, isolation, work, meanwhile)
 }
 
 fn start(
     command: Option<&mut Command>,
     isolation: Isolation,
     prepare: impl FnOnce() -> Result<Vec<u8>, String>,
+    meanwhile: impl FnOnce(),
 ) -> Result<Child, SpawnError> {
     let program =
         command.as_ref().map(|command| command.get_program().to_string_lossy().into_owned());
@@ -215,6 +242,7 @@ fn start(
     }
     drop(theirs);
     let process = Process::open(pid.cast_unsigned())?;
+    meanwhile();
     match supervise(&ours, &process, &program.unwrap_or_default(), isolation) {
         Ok(report) => Ok(Child::new(process, report)),
         Err(error) => {

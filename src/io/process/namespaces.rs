@@ -33,7 +33,9 @@ pub(super) fn enter_user_namespace(owner: &OwnedFd) -> io::Result<()> {
     }
     let kind = Some(LinkNameSpaceType::User);
     rustix::thread::move_into_link_name_space(owner.as_fd(), kind)?;
-    setup::become_root()
+    // Where nobody is mapped to root, the capabilities that entering has given have to do.
+    let _ = setup::become_root();
+    Ok(())
 }
 
 /// The namespaces of a running process.
