@@ -23,7 +23,9 @@ pub(crate) struct Nat {
 
 /// Runs a test in both families.
 pub(crate) fn in_both(test: impl Fn(Nat)) {
-    FAMILIES.into_iter().for_each(|family| test(Nat::new(family)));
+    for family in FAMILIES {
+        test(Nat::new(family));
+    }
 }
 
 /// Runs a test of what only IPv4 has.

@@ -366,7 +366,9 @@ pub(crate) fn req_14_fragments_pass_in_any_order() {
             for (from, frame, to) in &ways {
                 let pieces = fragments(frame, 7 + number as u16, 1_400);
                 let mut sent = Vec::new();
-                order.iter().for_each(|n| sent.extend(nat.world.send(*from, &pieces[*n])));
+                for n in order {
+                    sent.extend(nat.world.send(*from, &pieces[*n]));
+                }
                 assert!(sent.iter().all(|sent| sent.port == *to));
                 reassembled(&sent).assert_checksums();
             }
