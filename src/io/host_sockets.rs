@@ -14,7 +14,7 @@ use super::host_datagrams;
 use super::host_listen::{Listener, Transport};
 use super::host_ping::{self, RawId};
 use super::poller::{Poller, Ready, Token, Wish};
-use crate::base::limits::BATCH_FRAMES_MAX;
+use crate::base::limits::{BATCH_FRAMES_MAX, SOCKET_HELD_RANGES_MAX};
 use crate::packet::FrameBatch;
 use crate::stage::sockets::{
     FrameSlot, ListenerId, Parts, Room, SockAddr, SocketCall, SocketError, SocketEvent, SocketId,
@@ -530,23 +530,21 @@ fn room(fd: BorrowedFd<'_>) -> Room {
     }
 }
 
+/// Every frame of a batch, and all that waited for one of them.
+const PARTS_MAX: usize = BATCH_FRAMES_MAX + SOCKET_HELD_RANGES_MAX;
+
 /// Pieces of frames as the kernel wants them.
 pub(super) struct Gather<'a> {
-    parts: [IoSlice<'a>; BATCH_FRAMES_MAX],
+    parts: [IoSlice<'a>; PARTS_MAX],
     len: usize,
 }
 
 impl<'a> Gather<'a> {
-    fn new(out: &SocketOutput, parts: Parts, batch: &'a FrameBatch) -> Self {
-        let mut gather = Self { parts: [IoSlice::new(&[]); BATCH_FRAMES_MAX], len: 0 };
-        for part in out.chain(parts).take(BATCH_FRAMES_MAX) {
-            let slot = usize::from(part.slot.0);
-            let range = part.start as usize..(part.start + part.len) as usize;
+    fn new(out: &'a SocketOutput, parts: Parts, batch: &'a FrameBatch) -> Self {
+        let mut gather = Self { parts: [IoSlice::new(&[]); PARTS_MAX], len: 0 };
+        for part in out.chain(parts).take(PARTS_MAX) {
             // A piece of a frame that is not there any more would be a hole in the stream.
-            let Some(bytes) = (slot < batch.len()).then(|| batch.bytes(slot).get(range)).flatten()
-            else {
-                break;
-            };
+            let Some(bytes) = out.piece(part, batch) else { break };
             gather.parts[gather.len] = IoSlice::new(bytes);
             gather.len += 1;
         }
