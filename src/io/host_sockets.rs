@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use hashbrown::HashMap;
 
+use super::features::Feature;
 use super::host_calls::{self as calls, Control, Name};
 use super::host_datagrams;
 use super::host_listen::{Listener, Transport};
@@ -29,7 +30,7 @@ const LISTENER: u64 = 3 << 60;
 /// What a peek without SO_PEEK_OFF copies away into.
 const SCRATCH: usize = 128 * 1024;
 
-/// What this kernel can do beyond Linux 6.1. Each is probed, and can be forced off.
+/// What this kernel can do beyond Linux 6.1. Each is probed, and can be forced off (`features.rs`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Features {
     /// SO_PEEK_OFF for TCP of both families (Linux 6.9).
@@ -41,7 +42,7 @@ pub struct Features {
 }
 
 impl Features {
-    /// Asks the kernel.
+    /// Asks the kernel, for what is not forced off.
     pub fn probe() -> Self {
         let peek = |v4| {
             calls::socket(v4, libc::SOCK_STREAM, 0).is_ok_and(|fd| {
@@ -53,9 +54,9 @@ impl Features {
                 .is_ok_and(|fd| calls::set_option(fd.as_fd(), libc::SOL_UDP, name, &[1]).is_ok())
         };
         Self {
-            peek_offset: peek(true) && peek(false),
-            udp_segment: udp(libc::UDP_SEGMENT),
-            udp_gro: udp(libc::UDP_GRO),
+            peek_offset: Feature::PeekOffset.is_allowed() && peek(true) && peek(false),
+            udp_segment: Feature::UdpSegment.is_allowed() && udp(libc::UDP_SEGMENT),
+            udp_gro: Feature::UdpGro.is_allowed() && udp(libc::UDP_GRO),
         }
     }
 }
