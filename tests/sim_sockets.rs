@@ -60,6 +60,7 @@ fn base(dice: &mut Dice) -> Scenario {
         loss: 0,
         duplication: 0,
         reordering: 0,
+        reordering_out: 0,
         host_buffers: [8_000 + dice.below(200_000) as usize, 8_000 + dice.below(200_000) as usize],
         inside_buffers: 2_000 + dice.below(100_000) as usize,
         slow: false,
@@ -80,6 +81,17 @@ fn streams_arrive_whole_through_loss_duplication_and_reordering() {
         duplication: dice.below(60),
         reordering: dice.below(15),
         bytes: [dice.below(100_000) as usize, dice.below(100_000) as usize],
+        ..base(dice)
+    });
+}
+
+/// What the container sends arrives in another order, up to three milliseconds late: it is put together
+/// again, and not one byte has to be sent twice.
+#[test]
+fn what_the_container_reorders_is_put_together_and_nothing_is_sent_again() {
+    run("reordering", 24, |dice| Scenario {
+        reordering_out: 20 + dice.below(400),
+        bytes: [100_000 + dice.below(300_000) as usize, dice.below(50_000) as usize],
         ..base(dice)
     });
 }

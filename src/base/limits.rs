@@ -132,6 +132,15 @@ pub const SOCKET_FLOWS_PER_PORT_MAX: u32 = 16_384;
 pub const SOCKET_EMBRYONIC_PER_PORT_MAX: u32 = 512;
 /// Our own memory for one socket flow, busy or idle (the kernel's sockets hold the data).
 pub const SOCKET_FLOW_BYTES_MAX: usize = 1_024;
+/// Bytes of one TCP flow that came before an earlier segment and are held until it is there: the window
+/// of a fast stream, so that one late super-frame does not cost the sixteen behind it.
+pub const SOCKET_HELD_BYTES_PER_FLOW_MAX: usize = 1024 * 1024;
+/// Gaps of one TCP flow behind which bytes are held. A sender without SACK closes one a round trip.
+pub const SOCKET_HELD_RANGES_MAX: usize = 16;
+/// TCP flows that hold something at once, per worker; they are found by looking at each.
+pub const SOCKET_HELD_FLOWS_MAX: usize = 256;
+/// Bytes that all TCP flows of a worker hold. A worker has this much once, not a flow.
+pub const SOCKET_HELD_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Remote addresses a UDP socket filters by (RFC 4787 REQ-8). An application that has spoken to more is
 /// peer-to-peer and wants to be reached, so its filter opens.
 pub const SOCKET_UDP_REMOTES_MAX: usize = 8;

@@ -2,6 +2,7 @@
 
 use super::options::{Format, Global};
 use super::output::{Outcome, listing, table};
+use crate::io::features::{Feature, VARIABLE};
 use crate::io::probe::{Answer, Finding, probe};
 
 /// Runs `wharf doctor`. Nothing that is missing is an error of the doctor's.
@@ -28,7 +29,8 @@ fn report(findings: &[Finding]) -> String {
             text.extend(["\n  ", &finding.name, ": ", &finding.advice]);
         }
     }
-    text
+    let names = Feature::ALL.map(Feature::name).join(", ");
+    text + &format!("\n\n{VARIABLE}, or `wharf daemon --without`, forces off: all, {names}")
 }
 
 #[cfg(test)]
@@ -57,6 +59,8 @@ mod tests {
 
         To change that:
           /dev/net/tun: `modprobe tun`
+
+        WHARF_WITHOUT, or `wharf daemon --without`, forces off: all, peek-offset, udp-segment, udp-gro, ping-sockets, uso
         ");
     }
 }

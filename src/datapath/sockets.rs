@@ -104,6 +104,9 @@ impl Datapath {
     /// Ends a batch of frames or socket events: what could wait is said now.
     pub fn flush_sockets(&mut self, now: Time, out: &mut Output) {
         self.sockets.flush(now, &mut out.sockets);
+        for (port, reason) in out.sockets.drops.drain(..) {
+            self.count_drop(port, reason);
+        }
     }
 
     /// Connections of a listening socket are for a container from now on.

@@ -8,6 +8,7 @@
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, OwnedFd};
 
+use super::features::Feature;
 use super::{host_calls as calls, random};
 use crate::wire::icmp;
 use crate::wire::{checksum, ipv4};
@@ -19,7 +20,12 @@ pub(super) struct RawId(u16);
 /// Opens a socket for echo requests; with an identifier if it is a raw one.
 pub(super) fn open(v4: bool) -> io::Result<(OwnedFd, Option<RawId>)> {
     let protocol = if v4 { libc::IPPROTO_ICMP } else { libc::IPPROTO_ICMPV6 };
-    let refused = match calls::socket(v4, libc::SOCK_DGRAM, protocol) {
+    let ping = if Feature::PingSockets.is_allowed() {
+        calls::socket(v4, libc::SOCK_DGRAM, protocol)
+    } else {
+        Err(io::Error::from_raw_os_error(libc::EACCES))
+    };
+    let refused = match ping {
         Ok(fd) => return Ok((fd, None)),
         Err(error) => error,
     };

@@ -9,12 +9,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use hashbrown::HashMap;
 
+use super::features::Feature;
 use super::host_calls::{self as calls, Control, Name};
 use super::host_datagrams;
 use super::host_listen::{Listener, Transport};
 use super::host_ping::{self, RawId};
 use super::poller::{Poller, Ready, Token, Wish};
-use crate::base::limits::BATCH_FRAMES_MAX;
+use crate::base::limits::{BATCH_FRAMES_MAX, SOCKET_HELD_RANGES_MAX};
 use crate::packet::FrameBatch;
 use crate::stage::sockets::{
     FrameSlot, ListenerId, Parts, Room, SockAddr, SocketCall, SocketError, SocketEvent, SocketId,
@@ -29,7 +30,7 @@ const LISTENER: u64 = 3 << 60;
 /// What a peek without SO_PEEK_OFF copies away into.
 const SCRATCH: usize = 128 * 1024;
 
-/// What this kernel can do beyond Linux 6.1. Each is probed, and can be forced off.
+/// What this kernel can do beyond Linux 6.1. Each is probed, and can be forced off (`features.rs`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Features {
     /// SO_PEEK_OFF for TCP of both families (Linux 6.9).
@@ -41,7 +42,7 @@ pub struct Features {
 }
 
 impl Features {
-    /// Asks the kernel.
+    /// Asks the kernel, for what is not forced off.
     pub fn probe() -> Self {
         let peek = |v4| {
             calls::socket(v4, libc::SOCK_STREAM, 0).is_ok_and(|fd| {
@@ -53,9 +54,9 @@ impl Features {
                 .is_ok_and(|fd| calls::set_option(fd.as_fd(), libc::SOL_UDP, name, &[1]).is_ok())
         };
         Self {
-            peek_offset: peek(true) && peek(false),
-            udp_segment: udp(libc::UDP_SEGMENT),
-            udp_gro: udp(libc::UDP_GRO),
+            peek_offset: Feature::PeekOffset.is_allowed() && peek(true) && peek(false),
+            udp_segment: Feature::UdpSegment.is_allowed() && udp(libc::UDP_SEGMENT),
+            udp_gro: Feature::UdpGro.is_allowed() && udp(libc::UDP_GRO),
         }
     }
 }
@@ -530,23 +531,21 @@ fn room(fd: BorrowedFd<'_>) -> Room {
     }
 }
 
+/// Every frame of a batch, and all that waited for one of them.
+const PARTS_MAX: usize = BATCH_FRAMES_MAX + SOCKET_HELD_RANGES_MAX;
+
 /// Pieces of frames as the kernel wants them.
 pub(super) struct Gather<'a> {
-    parts: [IoSlice<'a>; BATCH_FRAMES_MAX],
+    parts: [IoSlice<'a>; PARTS_MAX],
     len: usize,
 }
 
 impl<'a> Gather<'a> {
-    fn new(out: &SocketOutput, parts: Parts, batch: &'a FrameBatch) -> Self {
-        let mut gather = Self { parts: [IoSlice::new(&[]); BATCH_FRAMES_MAX], len: 0 };
-        for part in out.chain(parts).take(BATCH_FRAMES_MAX) {
-            let slot = usize::from(part.slot.0);
-            let range = part.start as usize..(part.start + part.len) as usize;
+    fn new(out: &'a SocketOutput, parts: Parts, batch: &'a FrameBatch) -> Self {
+        let mut gather = Self { parts: [IoSlice::new(&[]); PARTS_MAX], len: 0 };
+        for part in out.chain(parts).take(PARTS_MAX) {
             // A piece of a frame that is not there any more would be a hole in the stream.
-            let Some(bytes) = (slot < batch.len()).then(|| batch.bytes(slot).get(range)).flatten()
-            else {
-                break;
-            };
+            let Some(bytes) = out.piece(part, batch) else { break };
             gather.parts[gather.len] = IoSlice::new(bytes);
             gather.len += 1;
         }

@@ -9,6 +9,7 @@
 //! reused is never moved between namespaces. And every descriptor is opened close-on-exec.
 
 pub mod fdpass;
+pub mod features;
 mod host_calls;
 mod host_datagrams;
 pub mod host_listen;

@@ -12,6 +12,7 @@ use rustix::process::{Resource, getrlimit};
 use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
 
+use super::features::{Feature, VARIABLE};
 use super::netlink::Netlink;
 use super::packet::PacketSocket;
 use super::process::{
@@ -76,6 +77,17 @@ impl Question {
             meaning: meaning.to_owned(),
             advice: advice.to_owned(),
         }
+    }
+
+    /// The kernel's answer, unless the user has forced the feature off.
+    fn about(&self, features: &[Feature], answer: impl FnOnce() -> Finding) -> Finding {
+        let off: Vec<_> = features.iter().filter(|f| !f.is_allowed()).map(|f| f.name()).collect();
+        if off.is_empty() {
+            return answer();
+        }
+        let mut finding = self.answer(Answer::No, format!("forced off ({})", off.join(", ")));
+        finding.advice = format!("take {} out of {VARIABLE}", off.join(" and "));
+        finding
     }
 
     fn judge(&self, result: Result<String, String>) -> Finding {
@@ -184,7 +196,11 @@ fn in_a_namespace() -> [Finding; 3] {
                 serde_json::from_slice::<Inside>(&report).map_err(|e| e.to_string())
             });
     match inside {
-        Ok(inside) => [tap.judge(inside.tap), uso.judge(inside.uso), packet.judge(inside.packet)],
+        Ok(inside) => [
+            tap.judge(inside.tap),
+            uso.about(&[Feature::Uso], || uso.judge(inside.uso)),
+            packet.judge(inside.packet),
+        ],
         Err(why) => [&tap, &uso, &packet].map(|q| q.answer(Answer::Unknown, why.clone())),
     }
 }
@@ -247,11 +263,16 @@ fn capabilities() -> [Finding; 3] {
 }
 
 fn ping() -> Finding {
+    let allowed = Feature::PingSockets.is_allowed();
     let question = Question {
         name: "echo requests",
         yes: "containers can ping through the `sockets` uplink",
         no: "pings through the `sockets` uplink are answered with an error",
-        advice: "`sysctl net.ipv4.ping_group_range='0 2147483647'`",
+        advice: if allowed {
+            "`sysctl net.ipv4.ping_group_range='0 2147483647'`"
+        } else {
+            "take ping-sockets out of WHARF_WITHOUT"
+        },
     };
     let Ok(range) = sysctl::get(Path::new("ipv4/ping_group_range")) else {
         return question.answer(Answer::Unknown, "the parameter cannot be read");
@@ -260,12 +281,13 @@ fn ping() -> Finding {
     let others = rustix::process::getgroups().unwrap_or_default();
     groups.extend(others.iter().map(|gid| gid.as_raw()));
     let shown = range.replace('\t', " ");
-    if groups.iter().any(|&gid| in_range(&range, gid)) {
+    if allowed && groups.iter().any(|&gid| in_range(&range, gid)) {
         return question.answer(Answer::Yes, format!("ping sockets for groups {shown}"));
     }
     let raw = has_capability(CapabilitySet::NET_RAW);
     let found = if raw { "raw sockets (CAP_NET_RAW)" } else { "neither ping nor raw sockets" };
-    question.is(raw, format!("{found}; ping sockets are for groups {shown}"))
+    let why = if allowed { format!("are for groups {shown}") } else { "are forced off".to_owned() };
+    question.is(raw, format!("{found}; ping sockets {why}"))
 }
 
 fn in_range(range: &str, gid: u32) -> bool {
@@ -290,7 +312,7 @@ fn peek_offset() -> Finding {
         Err(error) => error.to_string(),
     };
     let found = format!("IPv4: {}; IPv6: {}", text(&v4), text(&v6));
-    question.is(v4.is_ok() && v6.is_ok(), found)
+    question.about(&[Feature::PeekOffset], || question.is(v4.is_ok() && v6.is_ok(), found))
 }
 
 fn udp_trains() -> Finding {
@@ -305,7 +327,9 @@ fn udp_trains() -> Finding {
         set_int(socket.as_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, 1_400)?;
         set_int(socket.as_fd(), libc::SOL_UDP, libc::UDP_GRO, 1)
     };
-    question.judge(works().map(|()| "work".to_owned()).map_err(|e| e.to_string()))
+    question.about(&[Feature::UdpSegment, Feature::UdpGro], || {
+        question.judge(works().map(|()| "work".to_owned()).map_err(|e| e.to_string()))
+    })
 }
 
 fn open_files() -> Finding {

@@ -25,6 +25,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use super::features::Feature;
 use crate::wire::vnet;
 
 /// Queues one device can have in the kernel (`MAX_TAP_QUEUES`).
@@ -196,7 +197,7 @@ impl Tap {
         if done != 0 {
             return Err(refused("TUNSETVNETHDRSZ", io::Error::last_os_error()));
         }
-        if self.set_offload(OFFLOAD_BASE | OFFLOAD_USO).is_ok() {
+        if Feature::Uso.is_allowed() && self.set_offload(OFFLOAD_BASE | OFFLOAD_USO).is_ok() {
             self.offload = TapOffload { uso: true };
             return Ok(());
         }

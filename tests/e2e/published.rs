@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, U
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use wharf::io::features::Feature;
 use wharf::io::netlink::Netlink;
 use wharf::io::netns::{NetNs, in_namespace};
 use wharf::io::process::prepare_network;
@@ -339,7 +340,8 @@ fn containers_ping_by_ping_sockets_or_by_raw_ones_or_are_told_that_they_may_not(
             sysctl::set(Path::new("ipv4/ping_group_range"), "0 0").unwrap();
             let other = low.container("other", "--network blue");
             for remote in remotes {
-                ping(&other.ns(), remote, PATIENCE).unwrap();
+                let pinged = ping(&other.ns(), remote, PATIENCE);
+                assert_eq!(pinged.is_ok(), Feature::PingSockets.is_allowed(), "{pinged:?}");
             }
         });
     });

@@ -131,10 +131,7 @@ impl Host {
             SocketCall::Send { socket, parts } => {
                 let bytes: Vec<u8> = out
                     .chain(parts)
-                    .flat_map(|part| {
-                        let frame = sent.bytes(usize::from(part.slot.0));
-                        frame[part.start as usize..(part.start + part.len) as usize].to_vec()
-                    })
+                    .flat_map(|part| out.piece(part, sent).expect("a frame that is there").to_vec())
                     .collect();
                 assert_eq!(bytes.len(), parts.bytes as usize);
                 Some(self.send(socket, &bytes))

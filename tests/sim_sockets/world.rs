@@ -51,6 +51,8 @@ pub(crate) struct Scenario {
     pub(crate) loss: u64,
     pub(crate) duplication: u64,
     pub(crate) reordering: u64,
+    /// The same, of what the container sends only.
+    pub(crate) reordering_out: u64,
     pub(crate) host_buffers: [usize; 2],
     pub(crate) inside_buffers: usize,
     pub(crate) slow: bool,
@@ -83,6 +85,8 @@ pub(crate) struct World {
     to_inside: Link,
     from_inside: Link,
     progress: Vec<Progress>,
+    /// Bytes of streams in all segments that the container has sent.
+    payload: usize,
     batch: FrameBatch,
     received: FrameBatch,
 }
@@ -117,15 +121,16 @@ impl World {
         }
         let listener = ListenerId(1);
         flows.publish_tcp(Published { listener, target: target().into(), port: SERVICE });
-        let link = || Link::new(s.loss, s.duplication, s.reordering);
+        let link = |reordering| Link::new(s.loss, s.duplication, reordering);
         Self {
             now: Time(1_000_000_000),
             flows,
             out: SocketOutput::default(),
             host,
             inside,
-            to_inside: link(),
-            from_inside: link(),
+            to_inside: link(s.reordering),
+            from_inside: link(s.reordering + s.reordering_out),
+            payload: 0,
             progress: vec![Progress::default(); s.connections],
             batch: FrameBatch::new(),
             received: FrameBatch::new(),
@@ -210,6 +215,8 @@ impl World {
                     redirect: None,
                 };
                 let (frame, slot) = (self.batch.frame(n), FrameSlot(n as u16));
+                let l4 = parsed.l4_bytes(frame.bytes());
+                self.payload += l4.len() - usize::from(l4[12] >> 4) * 4;
                 let flows = &mut self.flows;
                 let _ = flows.frame(self.now, &plug, &parsed, &frame, slot, &mut self.out);
             }
@@ -392,6 +399,14 @@ impl World {
                 self.scenario
             );
         }
+        let s = &self.scenario;
+        if s.loss + s.duplication + s.reordering == 0 && s.end == End::Close {
+            let stats = self.flows.stats();
+            assert_eq!(self.payload, s.bytes[0] * s.connections, "sent again: {stats:?}");
+            assert_eq!((stats.tcp_not_held, stats.tcp_gaps_lost, stats.tcp_not_taken), (0, 0, 0));
+            assert!(s.reordering_out == 0 || stats.tcp_out_of_order > 0, "nothing was reordered");
+        }
+        assert_eq!(self.flows.held_bytes(), 0);
         if self.scenario.end == End::Close {
             for (n, p) in self.progress.iter().enumerate() {
                 assert_eq!([p.peer_got, p.inside_got], self.scenario.bytes, "connection {n}");

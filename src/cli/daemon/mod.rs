@@ -46,6 +46,7 @@ use crate::control::store::memory::MemoryStore;
 use crate::control::store::redb::RedbStore;
 use crate::control::{Control, Outside, Settings};
 use crate::io::fdpass::group_id;
+use crate::io::features::{self, Features};
 use crate::io::{inherit, process};
 
 /// Its members may use the daemon.
@@ -80,6 +81,11 @@ pub(crate) struct Daemon {
     /// Worker threads
     #[arg(long, value_name = "COUNT")]
     workers: Option<usize>,
+    /// Do without these features of the kernel: peek-offset, udp-segment, udp-gro, ping-sockets, uso, all
+    ///
+    /// The daemon then works as on Linux 6.1. `wharf doctor` says what the kernel has.
+    #[arg(long, value_name = "FEATURE,...", env = "WHARF_WITHOUT", hide_env_values = true)]
+    without: Option<Features>,
     /// Return when the daemon is ready, and log to daemon.log in the runtime directory
     #[arg(long, short)]
     background: bool,
@@ -253,12 +259,17 @@ fn serve(global: &Global, args: &Daemon) -> Outcome {
     let dir = RuntimeDir::new(&paths.runtime_dir);
     let source = args.source(&paths);
     let config = source.read()?;
+    let without = args.without.clone().unwrap_or_default();
+    features::force_off(without.clone());
     if args.new_session {
         rustix::process::setsid()?;
     }
     std::env::set_current_dir("/")?;
     log::start(args.log_format, global.verbose, global.quiet);
 
+    if without != Features::default() {
+        tracing::info!(%without, "features of the kernel are not used");
+    }
     place::make_runtime_dir(&dir)?;
     let _claim = place::claim(&dir)?;
     place::make_state_dir(&paths.state_dir)?;

@@ -6,7 +6,7 @@
 //! An event about a socket that has been closed is recognised by its epoch and ignored.
 
 use crate::base::ids::PortId;
-use crate::packet::{FrameMut, Offload};
+use crate::packet::{DropReason, FrameBatch, FrameMut, Offload};
 use crate::wire::addr::Addr;
 
 /// Which table a socket's flow is in.
@@ -78,9 +78,14 @@ pub struct SockAddr {
     pub port: u16,
 }
 
-/// Index of a frame in the batch at hand.
+/// Index of a frame in the batch at hand; from [`FrameSlot::HELD`] on, in [`SocketOutput::held`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FrameSlot(pub u16);
+
+impl FrameSlot {
+    /// No batch is so long.
+    pub const HELD: u16 = 1 << 15;
+}
 
 /// Free and whole room of a socket's send buffer, as SO_MEMINFO reports it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -444,8 +449,13 @@ pub struct SocketOutput {
     pub calls: Vec<SocketCall>,
     /// Pieces of frames that `calls` name.
     pub parts: Vec<SendPart>,
+    /// Bytes of earlier batches, whose turn has come.
+    pub held: Vec<Vec<u8>>,
     /// To be written in order.
     pub deliveries: Vec<Delivery>,
+    /// Frames that were dropped after all, and of new flows those that the host refused, by the port that
+    /// they came from.
+    pub drops: Vec<(PortId, DropReason)>,
 }
 
 impl SocketOutput {
@@ -453,12 +463,14 @@ impl SocketOutput {
     pub fn clear(&mut self) {
         self.calls.clear();
         self.parts.clear();
+        self.held.clear();
         self.deliveries.clear();
+        self.drops.clear();
     }
 
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        self.calls.is_empty() && self.deliveries.is_empty()
+        self.calls.is_empty() && self.deliveries.is_empty() && self.drops.is_empty()
     }
 
     /// The pieces of a chain, in order.
@@ -469,6 +481,27 @@ impl SocketOutput {
             at = part.next;
             Some(part)
         })
+    }
+
+    /// The bytes of a piece; `None` if its frame is not there any more.
+    pub fn piece<'a>(&'a self, part: SendPart, batch: &'a FrameBatch) -> Option<&'a [u8]> {
+        let slot = usize::from(part.slot.0);
+        let bytes = match part.slot.0.checked_sub(FrameSlot::HELD) {
+            Some(held) => self.held.get(usize::from(held))?,
+            None => (slot < batch.len()).then(|| batch.bytes(slot))?,
+        };
+        bytes.get(part.start as usize..(part.start + part.len) as usize)
+    }
+
+    /// Keeps bytes until the calls that name them have been executed.
+    pub(super) fn hold(&mut self, bytes: Vec<u8>) -> FrameSlot {
+        self.held.push(bytes);
+        FrameSlot(FrameSlot::HELD + (self.held.len() - 1) as u16)
+    }
+
+    /// Notes a drop that nobody else counts.
+    pub(super) fn dropped(&mut self, port: PortId, reason: DropReason) {
+        self.drops.push((port, reason));
     }
 
     pub(super) fn call(&mut self, call: SocketCall) {

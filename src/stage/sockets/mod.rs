@@ -234,6 +234,11 @@ impl SocketFlows {
         [self.tcp.len(), self.udp.len(), self.ping.len()]
     }
 
+    /// Bytes of segments that wait for an earlier one.
+    pub fn held_bytes(&self) -> usize {
+        self.shared.held.bytes()
+    }
+
     /// What happened so far.
     pub fn stats(&self) -> Stats {
         self.shared.stats

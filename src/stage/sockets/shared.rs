@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use hashbrown::HashMap;
 
 use super::calls::SocketId;
+use super::tcp::reorder::Held;
 use crate::base::hash::Seed;
 use crate::base::ids::{DomainId, PortId};
 use crate::base::limits::{
@@ -42,8 +43,12 @@ pub struct Stats {
     pub tcp_resets: u64,
     /// Connection attempts that failed on the host's side.
     pub tcp_refused: u64,
-    /// Segments of containers that came before an earlier one, and were left to be sent again.
+    /// Segments of containers that came before an earlier one.
     pub tcp_out_of_order: u64,
+    /// Of these, segments that found no room to wait in, and were left to be sent again.
+    pub tcp_not_held: u64,
+    /// Gaps that lasted, so that the container was asked to send again.
+    pub tcp_gaps_lost: u64,
     /// Bytes of containers that the host's socket could not take at once.
     pub tcp_not_taken: u64,
     /// Retransmissions towards containers.
@@ -145,6 +150,8 @@ pub(super) struct Shared {
     pub(super) shares: Shares,
     pub(super) stats: Stats,
     pub(super) refusals: TokenBucket,
+    /// Segments that wait for an earlier one.
+    pub(super) held: Held,
 }
 
 impl Shared {
@@ -157,6 +164,7 @@ impl Shared {
             shares: Shares::default(),
             stats: Stats::default(),
             refusals: TokenBucket::new(per_second, per_second),
+            held: Held::default(),
         }
     }
 

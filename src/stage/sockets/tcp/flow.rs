@@ -75,8 +75,12 @@ pub struct TcpFlow {
     pub(super) fin_received: bool,
     /// Acknowledgements to be sent at the end of the batch: more than one are duplicates.
     pub(super) acks_due: u8,
-    /// The gap that has been complained of already.
+    /// Where bytes are missing that later ones wait for, or did not find room to wait.
     pub(super) gap_at: Option<Seq>,
+    /// When the gap counts as a loss, unless it is filled before.
+    pub(super) lost_at: Option<Time>,
+    /// Bytes behind a gap may be in the worker's [`Held`](super::reorder::Held).
+    pub(super) holds: bool,
 
     /// First byte the container has not acknowledged: the head of the host socket's queue.
     pub(super) snd_una: Seq,
@@ -170,6 +174,8 @@ impl TcpFlow {
             fin_received: false,
             acks_due: 0,
             gap_at: None,
+            lost_at: None,
+            holds: false,
             snd_una: iss,
             snd_nxt: iss,
             snd_max: iss,

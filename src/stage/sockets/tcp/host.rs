@@ -2,7 +2,7 @@
 
 use super::flow::{TcpFlow, TcpState};
 use super::seq::Seq;
-use crate::packet::FrameMut;
+use crate::packet::{DropReason, FrameMut};
 use crate::stage::sockets::calls::{FrameSlot, Room, SocketCall, SocketError, SocketOutput};
 use crate::stage::sockets::headers::{self, Quote};
 use crate::stage::sockets::shared::Shared;
@@ -30,7 +30,10 @@ impl TcpFlow {
     ) {
         if self.state == TcpState::Connecting {
             shared.stats.tcp_refused += 1;
-            shared.stats.limits_met += u64::from(error == SocketError::Limit);
+            if error == SocketError::Limit {
+                shared.stats.limits_met += 1;
+                out.dropped(self.port, DropReason::SocketLimit);
+            }
             let reset =
                 matches!(error, SocketError::Refused | SocketError::Reset | SocketError::Limit);
             if !reset && shared.may_refuse() {

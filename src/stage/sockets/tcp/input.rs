@@ -1,7 +1,9 @@
 //! Segments from the container (RFC 9293 3.10.7, with the differences that the theory in `mod.rs` gives).
 
 use super::flow::{TcpFlow, TcpState};
+use super::reorder::NoRoom;
 use super::segment::Segment;
+use super::timers::REORDERING;
 use crate::packet::DropReason;
 use crate::stage::sockets::calls::{FrameSlot, SocketCall, SocketOutput};
 use crate::stage::sockets::shared::Shared;
@@ -16,7 +18,7 @@ impl TcpFlow {
     /// Takes in one segment. What is to be said about it is said at the end of the batch.
     pub(super) fn segment(
         &mut self,
-        segment: &Segment,
+        segment: &Segment<'_>,
         slot: FrameSlot,
         shared: &mut Shared,
         out: &mut SocketOutput,
@@ -39,7 +41,12 @@ impl TcpFlow {
     }
 
     /// Repeated SYNs are answered when the host's socket has connected.
-    fn while_connecting(&mut self, segment: &Segment, shared: &mut Shared, out: &mut SocketOutput) {
+    fn while_connecting(
+        &mut self,
+        segment: &Segment<'_>,
+        shared: &mut Shared,
+        out: &mut SocketOutput,
+    ) {
         if segment.has(tcp::RST) && segment.seq == self.rcv_nxt {
             self.end_by_reset(shared, out);
         }
@@ -47,7 +54,7 @@ impl TcpFlow {
 
     fn after_syn_ack(
         &mut self,
-        segment: &Segment,
+        segment: &Segment<'_>,
         slot: FrameSlot,
         shared: &mut Shared,
         out: &mut SocketOutput,
@@ -67,7 +74,7 @@ impl TcpFlow {
 
     fn answer_to_syn(
         &mut self,
-        segment: &Segment,
+        segment: &Segment<'_>,
         shared: &mut Shared,
         out: &mut SocketOutput,
     ) -> Outcome {
@@ -92,7 +99,7 @@ impl TcpFlow {
         Ok(())
     }
 
-    fn establish(&mut self, segment: &Segment, shared: &mut Shared) {
+    fn establish(&mut self, segment: &Segment<'_>, shared: &mut Shared) {
         self.snd_una = segment.ack;
         self.snd_wl1 = segment.seq;
         self.snd_wl2 = segment.ack;
@@ -102,7 +109,7 @@ impl TcpFlow {
         shared.shares.established(self.port);
     }
 
-    fn after_the_end(&mut self, segment: &Segment) {
+    fn after_the_end(&mut self, segment: &Segment<'_>) {
         if segment.has(tcp::RST) {
             self.state = TcpState::Closed;
         } else if segment.space() > 0 {
@@ -112,7 +119,7 @@ impl TcpFlow {
 
     fn while_open(
         &mut self,
-        segment: &Segment,
+        segment: &Segment<'_>,
         slot: FrameSlot,
         shared: &mut Shared,
         out: &mut SocketOutput,
@@ -130,18 +137,24 @@ impl TcpFlow {
         }
         self.restart |= !self.in_flight();
         self.acknowledgement(segment, shared)?;
+        let mut outcome = Ok(());
         if segment.space() > 0 {
-            self.bytes(segment, slot, shared, out);
+            outcome = self.bytes(segment, slot, shared, out);
         } else if segment.seq.before(self.expected()) {
             // A keep-alive or a probe for our window.
             self.acks_due = self.acks_due.max(1);
         }
         self.close_if_done(shared, out);
-        Ok(())
+        outcome
     }
 
     /// RFC 5961 3.2: only the exact number resets; another one in the window is asked to prove itself.
-    fn reset(&mut self, segment: &Segment, shared: &mut Shared, out: &mut SocketOutput) -> Outcome {
+    fn reset(
+        &mut self,
+        segment: &Segment<'_>,
+        shared: &mut Shared,
+        out: &mut SocketOutput,
+    ) -> Outcome {
         if segment.seq == self.expected() || segment.seq == self.rcv_nxt {
             self.end_by_reset(shared, out);
             return Ok(());
@@ -161,7 +174,7 @@ impl TcpFlow {
         self.finish(TcpState::Closed, shared);
     }
 
-    fn acknowledgement(&mut self, segment: &Segment, shared: &mut Shared) -> Outcome {
+    fn acknowledgement(&mut self, segment: &Segment<'_>, shared: &mut Shared) -> Outcome {
         if self.snd_max.before(segment.ack) {
             self.acks_due = self.acks_due.max(1);
             return Err(DropReason::TcpWindow);
@@ -186,7 +199,7 @@ impl TcpFlow {
         Ok(())
     }
 
-    fn acknowledged(&mut self, segment: &Segment, advance: u32) {
+    fn acknowledged(&mut self, segment: &Segment<'_>, advance: u32) {
         let fin = self.fin_at.is_some_and(|fin| fin.before(segment.ack));
         self.discard += advance - u32::from(fin);
         self.snd_una = segment.ack;
@@ -203,7 +216,7 @@ impl TcpFlow {
         self.restart = true;
     }
 
-    fn maybe_duplicate(&mut self, segment: &Segment, shared: &mut Shared) {
+    fn maybe_duplicate(&mut self, segment: &Segment<'_>, shared: &mut Shared) {
         let window = u32::from(segment.window) << self.their_scale;
         if segment.space() > 0 || window != self.snd_wnd || !self.in_flight() {
             return;
@@ -219,45 +232,105 @@ impl TcpFlow {
     /// The bytes of a segment, and its FIN.
     fn bytes(
         &mut self,
-        segment: &Segment,
+        segment: &Segment<'_>,
         slot: FrameSlot,
         shared: &mut Shared,
         out: &mut SocketOutput,
-    ) {
+    ) -> Outcome {
         let expected = self.expected();
         let ended = self.fin_received || self.fin_pending;
-        if expected.before(segment.seq) || self.not_taken {
-            self.gap(segment, shared);
-            return;
-        }
         let old = expected.since(segment.seq);
-        if old >= segment.space() || ended {
+        if ended || self.not_taken || old >= segment.space() {
             self.acks_due = self.acks_due.max(1);
-            return;
+            return Ok(());
+        }
+        if expected.before(segment.seq) {
+            return self.gap(segment, shared, out);
         }
         // `old` may reach into the FIN's place, never beyond it.
         let fresh = segment.len.saturating_sub(old);
         if fresh > 0 {
             self.send_piece(slot, segment.data_at + old, fresh, out);
         }
-        if segment.has(tcp::FIN) {
-            self.fin_pending = true;
-            if self.sending == 0 {
-                self.pass_fin_on(out);
+        self.fin_pending = segment.has(tcp::FIN);
+        self.lost_at = None;
+        if self.holds {
+            self.take_held(shared, out);
+        }
+        if self.fin_pending && self.sending == 0 {
+            self.pass_fin_on(out);
+        }
+        Ok(())
+    }
+
+    /// Something is missing before this segment: it waits.
+    fn gap(
+        &mut self,
+        segment: &Segment<'_>,
+        shared: &mut Shared,
+        out: &mut SocketOutput,
+    ) -> Outcome {
+        shared.stats.tcp_out_of_order += 1;
+        // Windows are told rounded up to a multiple of the scale.
+        if self.rcv_edge.plus(1 << self.our_scale).before(segment.end()) {
+            self.acks_due = self.acks_due.max(1);
+            return Err(DropReason::TcpWindow);
+        }
+        let expected = self.expected();
+        if self.gap_at != Some(expected) {
+            self.gap_at = Some(expected);
+            self.lost_at = Some(shared.now + REORDERING);
+            self.acks_due = self.acks_due.max(1);
+        } else if self.lost_at.is_none() {
+            // It has been complained of, and what comes now tells the sender that something still arrives.
+            self.acks_due = self.acks_due.max(1);
+        }
+        let piece = (segment.seq, segment.data, segment.has(tcp::FIN));
+        let held = shared.held.insert((self.id, self.port), piece);
+        self.holds = true;
+        while let Some(gone) = shared.held.evict() {
+            shared.stats.tcp_not_held += gone.ranges as u64;
+            out.dropped(gone.port, DropReason::TcpOutOfOrder);
+        }
+        held.map_err(|NoRoom| {
+            shared.stats.tcp_not_held += 1;
+            DropReason::TcpOutOfOrder
+        })
+    }
+
+    /// A gap is filled: what waited behind it goes the same way, up to the next gap.
+    fn take_held(&mut self, shared: &mut Shared, out: &mut SocketOutput) {
+        while !self.fin_pending
+            && let Some(range) = shared.held.take(self.id, self.expected())
+        {
+            let old = self.expected().since(range.seq);
+            let fresh = (range.bytes.len() as u32).saturating_sub(old);
+            if fresh > 0 {
+                let slot = out.hold(range.bytes);
+                self.send_piece(slot, old, fresh, out);
             }
+            self.fin_pending = range.fin;
+        }
+        if self.fin_pending {
+            shared.held.forget(self.id);
+        }
+        self.holds = shared.held.has(self.id);
+        if self.holds {
+            self.gap_at = Some(self.expected());
+            self.lost_at = Some(shared.now + REORDERING);
         }
     }
 
-    /// Something is missing before this segment. A TAP does not reorder, so it was lost: say at once
-    /// what makes the container send again, but say it once only for each gap.
-    fn gap(&mut self, segment: &Segment, shared: &mut Shared) {
-        shared.stats.tcp_out_of_order += 1;
-        let known = self.gap_at == Some(self.expected());
-        if !known && !self.not_taken && segment.len > 0 {
-            self.gap_at = Some(self.expected());
+    /// What is missing has had its time: now make the container send it again.
+    pub(super) fn gap_lasted(&mut self, shared: &mut Shared) {
+        if self.lost_at.is_none_or(|at| at > shared.now) {
+            return;
+        }
+        self.lost_at = None;
+        if self.state == TcpState::Open && self.gap_at == Some(self.expected()) {
+            shared.stats.tcp_gaps_lost += 1;
+            // The first one may tell a new window, and does not count then.
             self.acks_due = DUP_ACKS + 1;
-        } else {
-            self.acks_due = self.acks_due.max(1);
         }
     }
 

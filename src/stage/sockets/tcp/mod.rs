@@ -23,10 +23,12 @@
 //! could not take after all is not acknowledged; when there is room, three duplicate acknowledgements
 //! make the container send it again at once instead of after its time-out.
 //!
-//! A segment *before* which something is missing is dropped, counted, and complained of by duplicate
-//! acknowledgements once: a TAP delivers in order and loses only when its ring overflows, so a gap is a
-//! loss, and the container's kernel keeps the bytes. Reassembly would cost memory for a case that a
-//! retransmission of microseconds settles.
+//! A segment *before* which something is missing is copied and held until the gap is filled: a TAP
+//! delivers in order, but what is behind it in the container may not (several queues, a router, a
+//! tunnel). These copies are the only bytes kept here, in one pool a worker (`reorder.rs`), bounded and
+//! empty as long as nobody reorders; a segment that finds no room is dropped by name, for the container's
+//! kernel has the bytes still. A gap is answered by *one* duplicate acknowledgement, too few to make the
+//! container send again, and only if it lasts for [`timers::REORDERING`] by the three that do.
 //!
 //! **To the container (`snd`).** When the host's socket is readable and the container's window is open,
 //! up to a super-frame of bytes is *peeked* (`MSG_PEEK` at `SO_PEEK_OFF`) straight into a frame with room
@@ -59,6 +61,7 @@ mod flow;
 mod host;
 mod input;
 mod output;
+pub(super) mod reorder;
 mod segment;
 mod seq;
 mod timers;
@@ -200,7 +203,7 @@ impl TcpFlows {
         &mut self,
         key: &FlowKey,
         parsed: &Parsed,
-        segment: &Segment,
+        segment: &Segment<'_>,
         inside: &Inside,
         shared: &mut Shared,
         out: &mut SocketOutput,
@@ -285,6 +288,9 @@ impl TcpFlows {
     fn remove(&mut self, slot: u32, shared: &mut Shared) {
         let Some(flow) = self.slab.at_mut(slot) else { return };
         shared.timers.disarm(flow.id, &mut flow.armed);
+        if flow.holds {
+            shared.held.forget(flow.id);
+        }
         self.second_tries.remove(&flow.id);
         let key = flow.key;
         self.index_remove(slot, &key, shared);
@@ -329,7 +335,7 @@ impl TcpFlows {
 }
 
 /// RFC 9293 3.6.1: a SYN beyond the old connection's end opens a new one out of TIME-WAIT.
-fn reopens(flow: &TcpFlow, segment: &Segment) -> bool {
+fn reopens(flow: &TcpFlow, segment: &Segment<'_>) -> bool {
     flow.state == TcpState::TimeWait
         && segment.has(tcp::SYN)
         && flow.rcv_nxt.before(segment.seq.plus(1))
@@ -339,7 +345,7 @@ fn reopens(flow: &TcpFlow, segment: &Segment) -> bool {
 fn refuse(
     key: &FlowKey,
     parsed: &Parsed,
-    segment: &Segment,
+    segment: &Segment<'_>,
     inside: &Inside,
     shared: &mut Shared,
     out: &mut SocketOutput,

@@ -9,7 +9,7 @@ use crate::wire::tcp::{self, Options, Tcp, TcpOption};
 
 /// The fields that count, read once.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Segment {
+pub(super) struct Segment<'a> {
     pub(super) seq: Seq,
     pub(super) ack: Seq,
     pub(super) flags: u8,
@@ -18,6 +18,8 @@ pub(super) struct Segment {
     /// Offset of the first data byte in the frame.
     pub(super) data_at: u32,
     /// Data bytes: in a super-frame all of them.
+    pub(super) data: &'a [u8],
+    /// Their number.
     pub(super) len: u32,
     /// From the options of a SYN.
     pub(super) mss: Option<u16>,
@@ -27,10 +29,10 @@ pub(super) struct Segment {
 /// RFC 7323 2.3: a larger shift count must be read as this.
 const SCALE_MAX: u8 = 14;
 
-impl Segment {
+impl<'a> Segment<'a> {
     /// Reads a segment. A checksum that nobody vouches for is verified: the host's socket would put a
     /// good one on bad bytes.
-    pub(super) fn read(parsed: &Parsed, frame: &FrameMut<'_>) -> Result<Self, DropReason> {
+    pub(super) fn read(parsed: &Parsed, frame: &'a FrameMut<'_>) -> Result<Self, DropReason> {
         if parsed.fragment != Fragment::Whole {
             return Err(DropReason::FragmentLimit);
         }
@@ -47,6 +49,7 @@ impl Segment {
             flags: header.flags,
             window: header.window.get(),
             data_at: u32::from(parsed.l4) + header_len as u32,
+            data: &bytes[header_len..],
             len: (bytes.len() - header_len) as u32,
             mss: None,
             scale: None,
@@ -66,6 +69,11 @@ impl Segment {
     /// Whether all of `flags` are set.
     pub(super) fn has(&self, flags: u8) -> bool {
         self.flags & flags == flags
+    }
+
+    /// The first number behind its data.
+    pub(super) fn end(&self) -> Seq {
+        self.seq.plus(self.len)
     }
 
     /// Sequence numbers it occupies.

@@ -1,5 +1,7 @@
 //! Each transition of a TCP flow, with a host socket played by the test.
 
+mod reordering;
+
 use std::sync::Arc;
 
 use super::super::testing::{self, GATEWAY, INSIDE};
@@ -301,27 +303,6 @@ fn what_the_socket_did_not_take_is_not_acknowledged_and_asked_for_again() {
     rig.send(ACK, &[1; 3000]).unwrap();
     let calls = rig.calls();
     assert!(matches!(calls[..], [SocketCall::Send { parts, .. }] if parts.bytes == 3000));
-}
-
-#[test]
-fn a_gap_is_complained_of_at_once_and_old_bytes_are_passed_over() {
-    let (mut rig, socket) = Rig::connected(true);
-    let start = rig.seq;
-    rig.seq = start.wrapping_add(1000);
-    rig.send(ACK, &[2; 1000]).unwrap();
-    rig.send(ACK, &[3; 1000]).unwrap();
-    assert_eq!(rig.calls(), []);
-    let acks = rig.segments();
-    assert!(acks.len() == 4 && acks.iter().all(|seen| seen.ack == start), "{acks:?}");
-    rig.seq = start.wrapping_sub(500);
-    rig.send(ACK, &[9; 1500]).unwrap();
-    let calls = rig.calls();
-    let [SocketCall::Send { parts, .. }] = calls[..] else { panic!("{calls:?}") };
-    let part = rig.out.chain(parts).next().unwrap();
-    assert_eq!((part.start, part.len), (54 + 500, 1000), "only what is new");
-    rig.sent(socket, 1000);
-    assert_eq!(rig.segment().ack, start.wrapping_add(1000));
-    assert_eq!(rig.flows.stats().tcp_out_of_order, 2);
 }
 
 #[test]

@@ -51,6 +51,10 @@ const KEEP_ALIVE_PROBES: u8 = 5;
 /// delay segments, which a TAP does not.
 const TIME_WAIT: Span = Span::from_secs(1);
 
+/// How long a gap may last before it is a loss: several times what queues of one machine differ by, and a
+/// twentieth of the time-out by which a container would notice for itself.
+pub(super) const REORDERING: Span = Span::from_millis(10);
+
 impl TcpFlow {
     fn wanted_timer(&self) -> Timer {
         match self.state {
@@ -96,12 +100,14 @@ impl TcpFlow {
             self.timer = timer;
             self.deadline = shared.now + self.period(timer);
         }
-        shared.timers.arm(self.id, &mut self.armed, self.deadline);
+        let next = self.lost_at.map_or(self.deadline, |at| at.min(self.deadline));
+        shared.timers.arm(self.id, &mut self.armed, next);
     }
 
     /// The queue woke this flow, perhaps early.
     pub(super) fn woken(&mut self, shared: &mut Shared, out: &mut SocketOutput) {
         self.armed = None;
+        self.gap_lasted(shared);
         if self.deadline > shared.now {
             return;
         }
