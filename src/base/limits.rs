@@ -139,6 +139,8 @@ pub const SOCKET_UDP_REMOTES_MAX: usize = 8;
 pub const SOCKET_UDP_TRAIN_MAX: u32 = 63;
 /// Bytes of one such train: below the largest UDP payload of both families.
 pub const SOCKET_UDP_TRAIN_BYTES_MAX: u32 = 65_000;
+/// Datagrams of one socket received in a row before others have their turn: some 50 µs.
+pub const SOCKET_RECEIVE_TURN: usize = 128;
 /// Resets and ICMP errors a second that segments without a flow may cause, per worker.
 pub const SOCKET_REFUSALS_PER_SECOND: u64 = 1_000;
 

@@ -44,6 +44,14 @@ impl Sockets {
         self.host.ready(ready)
     }
 
+    pub(super) fn has_unread(&self) -> bool {
+        self.host.has_unread()
+    }
+
+    pub(super) fn take_unread(&mut self) -> Vec<SocketEvent<'static>> {
+        self.host.take_unread()
+    }
+
     /// Executes calls and writes deliveries until the data path wants nothing more.
     pub(super) fn work(
         &mut self,
@@ -69,6 +77,10 @@ impl Sockets {
                         Executed::Event(event) => {
                             datapath.socket_event(now, event, out);
                             break;
+                        }
+                        Executed::More(event) => {
+                            datapath.socket_event(now, event, out);
+                            continue;
                         }
                         Executed::NoRoom => {}
                     }

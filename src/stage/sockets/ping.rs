@@ -146,7 +146,6 @@ impl PingFlows {
         match event {
             SocketEvent::Readable { .. } => flow.receive(out),
             SocketEvent::Datagram { slot, mut frame, from, .. } => {
-                flow.receive(out);
                 flow.reply(&mut frame, slot, from.addr, out);
             }
             SocketEvent::ErrorsWaiting { .. } => out.call(SocketCall::ReceiveError { socket }),

@@ -265,7 +265,6 @@ impl UdpFlows {
         match event {
             SocketEvent::Readable { .. } => flow.receive(out),
             SocketEvent::Datagram { slot, mut frame, from, segment, .. } => {
-                flow.receive(out);
                 if flow.admits(from.addr) {
                     let key = flow.answered(from);
                     deliver(&key, flow.link, flow.port, (&mut frame, slot), segment, out);
