@@ -13,6 +13,7 @@ mod gone;
 mod harness;
 mod holder;
 mod host;
+mod idle;
 mod isolation;
 mod kernel_nat;
 mod lease;
