@@ -6,6 +6,7 @@ mod attach;
 mod commands;
 mod control;
 mod crowd;
+mod datagrams;
 mod demo;
 mod frames;
 mod gone;

@@ -431,6 +431,7 @@ fn read(parsed: &Parsed, frame: &FrameMut<'_>, slot: FrameSlot) -> Result<Payloa
         return Err(DropReason::OffloadHeader);
     }
     let start = u32::from(parsed.l4) + udp::HEADER_LEN as u32;
-    let ttl = (parsed.ttl < TTL_KEPT).then_some(parsed.ttl);
+    // The gateway is a hop of its own, and the host's socket makes none.
+    let ttl = (parsed.ttl < TTL_KEPT).then_some(parsed.ttl.saturating_sub(1).max(1));
     Ok(Payload { slot, start, len, segment, ttl })
 }
