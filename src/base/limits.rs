@@ -56,8 +56,10 @@ pub const FRAGMENT_TRAINS_PER_SOURCE_MAX: usize = 64;
 pub const FRAGMENTS_PER_TRAIN_MAX: usize = 128;
 /// How long fragments wait for their first one (RFC 791 asks for 15 s at least, Linux waits 30 s).
 pub const FRAGMENT_TIMEOUT: Span = Span::from_secs(30);
-/// Bytes of fragments held out of order, per worker.
+/// Bytes of fragments held out of order, per worker; and of datagrams that are being put together.
 pub const FRAGMENT_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of datagrams of one source that are being put together: eight of the largest.
+pub const FRAGMENT_BYTES_PER_SOURCE_MAX: usize = 8 * 64 * 1024;
 /// ICMP errors a second towards one port (RFC 1812 4.3.2.8, RFC 4443 2.4 f), bursts of the same size.
 pub const ICMP_ERRORS_PER_SECOND: u32 = 100;
 /// Flooded frames a second from one port: broadcast, multicast, unknown unicast together.
@@ -148,6 +150,8 @@ pub const SOCKET_UDP_REMOTES_MAX: usize = 8;
 pub const SOCKET_UDP_TRAIN_MAX: u32 = 63;
 /// Bytes of one such train: below the largest UDP payload of both families.
 pub const SOCKET_UDP_TRAIN_BYTES_MAX: u32 = 65_000;
+/// Datagrams of one socket received in a row before others have their turn: some 50 µs.
+pub const SOCKET_RECEIVE_TURN: usize = 128;
 /// Resets and ICMP errors a second that segments without a flow may cause, per worker.
 pub const SOCKET_REFUSALS_PER_SECOND: u64 = 1_000;
 

@@ -39,10 +39,10 @@ use crate::base::ids::{DomainId, PortId, UplinkId};
 use crate::base::limits::FLOWS_MAX;
 use crate::base::time::{Span, Time};
 use crate::config::{Delta, PortKind, Tables};
-use crate::packet::DropReason;
+use crate::packet::{DropReason, PacketBuf};
 use crate::stage::bridge::fdb::Fdb;
 use crate::stage::flow::{FlowIndex, FlowTable, HeldSyns, MappingTable, Timeouts};
-use crate::stage::route::fragments::FragmentTracker;
+use crate::stage::route::fragments::{Assembler, FragmentTracker};
 use crate::stage::route::ip_id::Identifications;
 use crate::stage::route::neighbour::NeighbourTable;
 use crate::stage::sockets::SocketFlows;
@@ -73,6 +73,11 @@ pub struct Datapath {
     fdbs: HashMap<DomainId, Fdb>,
     neighbours: NeighbourTable,
     fragments: FragmentTracker,
+    assembler: Assembler,
+    /// Datagrams that have become whole, and where they came from; sent when their batch is done.
+    whole: Vec<(PortId, PacketBuf)>,
+    /// Identification of the next datagram that we cut.
+    next_cut: u32,
     leases: HashMap<UplinkId, Lease>,
     counters: Vec<PortCounters>,
     totals: counters::Totals,
@@ -108,6 +113,9 @@ impl Datapath {
             fdbs: HashMap::new(),
             neighbours: NeighbourTable::default(),
             fragments: FragmentTracker::default(),
+            assembler: Assembler::default(),
+            whole: Vec::new(),
+            next_cut: seed.hash([0x6375_7421]) as u32,
             leases: HashMap::new(),
             counters: Vec::new(),
             totals: counters::Totals::default(),
@@ -193,6 +201,7 @@ impl Datapath {
         self.lease_timers(now, out);
         self.sockets.tick(now, &mut out.sockets);
         self.fragments.tick(now);
+        self.assembler.tick(now);
         for port in self.fragments.take_lost() {
             self.drop_frame(port, DropReason::FragmentTimeout);
         }
@@ -225,6 +234,7 @@ impl Datapath {
             leases,
             self.neighbours.next_deadline(),
             self.fragments.next_deadline(),
+            self.assembler.next_deadline(),
             self.sockets.next_deadline(),
             self.held_syns.next_deadline(),
         ]

@@ -67,6 +67,9 @@ impl Datapath {
         counters.rx_frames += batch.len() as u64;
         counters.rx_bytes += batch.lens().sum::<usize>() as u64;
         self.process(now, ingress, batch, out);
+        if !self.whole.is_empty() {
+            self.send_whole(now, batch, out);
+        }
     }
 
     /// The same for frames that have been counted.

@@ -8,7 +8,12 @@ use super::{Datapath, Output};
 use crate::base::ids::PortId;
 use crate::base::time::Time;
 use crate::config::{Stands, UplinkKind, link_local};
-use crate::packet::{DropReason, FlowKey, FrameBatch, Parsed, Scope};
+use crate::packet::parse::L3_OFFSET;
+use crate::packet::{
+    DropReason, FlowKey, Fragment, FrameBatch, FrameMut, Gso, PacketBuf, Parsed, Scope, split,
+};
+use crate::stage::route::fragments::fragment_own;
+use crate::stage::route::mtu;
 use crate::stage::sockets::{
     Forbidden, FrameSlot, Inside, ListenerId, Published, SocketEvent, SocketFlows, Target,
 };
@@ -30,6 +35,12 @@ impl Datapath {
         out: &mut Output,
     ) -> Result<(), DropReason> {
         let entry = self.tables.entry(ingress).ok_or(DropReason::PortGone)?;
+        if parsed.fragment != Fragment::Whole {
+            let frame = batch.frame(at);
+            let whole = self.assembler.add(now, entry.port.domain, parsed, &frame)?;
+            self.whole.extend(whole.map(|whole| (ingress, whole)));
+            return Ok(());
+        }
         let inside = Inside {
             port: ingress,
             domain: entry.port.domain,
@@ -40,6 +51,54 @@ impl Datapath {
         let slot = FrameSlot(at as u16);
         let frame = batch.frame(at);
         self.sockets.frame(now, &inside, parsed, &frame, slot, &mut out.sockets)
+    }
+
+    /// Sends datagrams that have become whole, behind the frames of the batch that their last pieces
+    /// came in.
+    pub(super) fn send_whole(&mut self, now: Time, batch: &mut FrameBatch, out: &mut Output) {
+        for (ingress, whole) in std::mem::take(&mut self.whole) {
+            let sent = Parsed::new(whole.bytes()).and_then(|parsed| {
+                if !batch.append(&whole) {
+                    return Err(DropReason::FragmentLimit);
+                }
+                self.to_sockets(now, ingress, &parsed, batch.len() - 1, batch, out)
+            });
+            if let Err(reason) = sent {
+                self.drop_frame(ingress, reason);
+            }
+        }
+    }
+
+    /// A socket's frame in pieces, if the container's port cannot take it as it is: datagrams larger than
+    /// its MTU as fragments, trains one by one where its device takes none.
+    pub fn cut_delivery(&mut self, port: PortId, mut frame: FrameMut<'_>) -> Vec<PacketBuf> {
+        let Some(to) = self.tables.port(port) else { return Vec::new() };
+        let (mtu, uso) = (to.mtu, to.uso);
+        let offload = frame.offload();
+        let small = frame.len() <= L3_OFFSET + usize::from(mtu);
+        if matches!(offload.gso, Gso::TcpV4 | Gso::TcpV6) || (small && offload.gso == Gso::None) {
+            return Vec::new();
+        }
+        let Ok(parsed) = Parsed::new(frame.bytes()) else { return Vec::new() };
+        let fits = mtu::fits(&parsed, frame.bytes(), offload, mtu);
+        if offload.gso == Gso::None {
+            self.next_cut = self.next_cut.wrapping_add(1);
+            return fragment_own(&mut frame, &parsed, mtu, self.next_cut);
+        }
+        if uso && fits {
+            return Vec::new();
+        }
+        let mut pieces = Vec::new();
+        let Ok(mut segments) = split::Segments::new(frame, &parsed) else { return pieces };
+        while let Some(mut segment) = segments.next() {
+            if fits {
+                pieces.push(segment.to_owned());
+            } else if let Ok(parsed) = Parsed::new(segment.bytes()) {
+                self.next_cut = self.next_cut.wrapping_add(1);
+                pieces.extend(fragment_own(&mut segment, &parsed, mtu, self.next_cut));
+            }
+        }
+        pieces
     }
 
     /// What the gateway's address stands for: a resolver of the host, as a name server; the host's

@@ -20,6 +20,12 @@ pub(super) struct Name {
     len: usize,
 }
 
+impl PartialEq for Name {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes() == other.bytes()
+    }
+}
+
 impl Name {
     /// The address for a socket of one family: an IPv4 address for an IPv6 socket is mapped.
     pub(super) fn new(addr: Addr, port: u16, v4_socket: bool) -> Self {
@@ -68,6 +74,12 @@ pub(super) fn parse_name(bytes: &[u8]) -> Option<(Addr, u16)> {
 pub(super) struct Control {
     bytes: [u8; Self::MAX],
     len: usize,
+}
+
+impl PartialEq for Control {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes[..self.len] == other.bytes[..other.len]
+    }
 }
 
 /// Length of `struct cmsghdr`: length, level, type.
@@ -250,7 +262,7 @@ pub(super) fn send(
 }
 
 /// What a receive brought beside the bytes.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Received {
     pub(super) len: usize,
     pub(super) name: Name,
@@ -276,6 +288,56 @@ pub(super) fn receive(fd: BorrowedFd<'_>, buf: &mut [u8], flags: i32) -> io::Res
     control.len = message.msg_controllen.min(Control::MAX);
     let truncated = message.msg_flags & libc::MSG_TRUNC != 0;
     Ok(Received { len, name, control, truncated })
+}
+
+impl Received {
+    pub(super) fn nothing() -> Self {
+        Self { len: 0, name: Name::empty(), control: Control::new(), truncated: false }
+    }
+}
+
+/// The most datagrams that one call receives.
+pub(super) const RECEIVE_MAX: usize = 32;
+
+/// Receives up to `got.len()` datagrams at once: the first into `first`, each further one into its
+/// `stride` bytes of `others`. Gives their number; at least one, or an error.
+pub(super) fn receive_many(
+    fd: BorrowedFd<'_>,
+    first: &mut [u8],
+    (others, stride): (&mut [u8], usize),
+    got: &mut [Received],
+) -> io::Result<usize> {
+    let none = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
+    let mut parts = [none; RECEIVE_MAX];
+    let mut messages = [libc::mmsghdr { msg_hdr: message(), msg_len: 0 }; RECEIVE_MAX];
+    let rooms = std::iter::once(first).chain(others.chunks_exact_mut(stride));
+    let mut wanted = 0;
+    for (((message, part), room), one) in
+        messages.iter_mut().zip(&mut parts).zip(rooms).zip(got.iter_mut())
+    {
+        *part = libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room.len() };
+        let header = &mut message.msg_hdr;
+        header.msg_name = one.name.bytes.as_mut_ptr().cast();
+        header.msg_namelen = NAME_MAX as libc::socklen_t;
+        header.msg_iov = part;
+        header.msg_iovlen = 1;
+        header.msg_control = one.control.bytes.as_mut_ptr().cast();
+        header.msg_controllen = Control::MAX as _;
+        wanted += 1;
+    }
+    let (list, flags) = (messages.as_mut_ptr(), libc::MSG_DONTWAIT);
+    // SAFETY: `wanted` headers are filled in; every pointer in them is to a live buffer, writable for the
+    // length beside it, and no two overlap.
+    let n = unsafe { libc::recvmmsg(fd.as_raw_fd(), list, wanted, flags, std::ptr::null_mut()) };
+    let n = check(n as isize)?;
+    for (message, one) in messages.iter().zip(got).take(n) {
+        let header = &message.msg_hdr;
+        one.len = message.msg_len as usize;
+        one.name.len = (header.msg_namelen as usize).min(NAME_MAX);
+        one.control.len = header.msg_controllen.min(Control::MAX);
+        one.truncated = header.msg_flags & libc::MSG_TRUNC != 0;
+    }
+    Ok(n)
 }
 
 /// Copies bytes of a stream without taking them, from where SO_PEEK_OFF says.

@@ -11,15 +11,16 @@ use hashbrown::HashMap;
 
 use super::features::Feature;
 use super::host_calls::{self as calls, Control, Name};
-use super::host_datagrams;
+use super::host_datagrams::{self, take_in};
+use super::host_inbox::{Inbox, Inboxed};
 use super::host_listen::{Listener, Transport};
 use super::host_ping::{self, RawId};
 use super::poller::{Poller, Ready, Token, Wish};
 use crate::base::limits::{BATCH_FRAMES_MAX, SOCKET_HELD_RANGES_MAX};
 use crate::packet::FrameBatch;
 use crate::stage::sockets::{
-    FrameSlot, ListenerId, Parts, Room, SockAddr, SocketCall, SocketError, SocketEvent, SocketId,
-    SocketKind, SocketOutput, Via,
+    ListenerId, Parts, Room, SockAddr, SocketCall, SocketError, SocketEvent, SocketId, SocketKind,
+    SocketOutput, Via,
 };
 use crate::wire::vnet::HEADER_LEN as VNET_LEN;
 
@@ -68,6 +69,8 @@ pub enum Executed<'a> {
     Done,
     /// Its answer.
     Event(SocketEvent<'a>),
+    /// One of its answers: execute the call again for the others.
+    More(SocketEvent<'a>),
     /// The batch for received frames is full: write out what is in it, clear it, execute the call again.
     NoRoom,
 }
@@ -99,6 +102,9 @@ pub struct HostSockets {
     listeners: HashMap<ListenerId, Listener>,
     features: Features,
     scratch: Box<[u8]>,
+    inbox: Inbox,
+    /// Sockets that have had their turn and not been read empty: the poller will not name them again.
+    unread: Vec<Via>,
 }
 
 impl HostSockets {
@@ -109,6 +115,8 @@ impl HostSockets {
             listeners: HashMap::new(),
             features,
             scratch: vec![0; if features.peek_offset { 0 } else { SCRATCH }].into_boxed_slice(),
+            inbox: Inbox::new(),
+            unread: Vec::new(),
         }
     }
 
@@ -174,10 +182,13 @@ impl HostSockets {
             SocketCall::Open { socket, v4 } => self.open(poller, socket, v4),
             SocketCall::Close { socket, reset } => self.close(socket, reset),
             SocketCall::SendTo { via, from, to, parts, segment, ttl } => {
-                let Some((fd, v4)) = self.datagram_socket(via) else { return Executed::Done };
+                let Some((fd, v4, raw)) = datagram_socket(&self.tables, &self.listeners, via)
+                else {
+                    return Executed::Done;
+                };
                 let datagram = host_datagrams::Outgoing { from, to, segment, ttl, v4 };
                 let gather = Gather::new(out, parts, sent);
-                let failed = match self.raw(via) {
+                let failed = match raw {
                     Some(id) => {
                         let request = id.request(gather.parts());
                         let parts = &[IoSlice::new(&request)];
@@ -196,13 +207,7 @@ impl HostSockets {
                     _ => Executed::Done,
                 }
             }
-            SocketCall::Receive { via, headers } => match self.datagram_socket(via) {
-                Some((fd, v4)) => {
-                    let before = self.raw(via).map_or(0, |_| host_ping::before_message(v4));
-                    host_datagrams::receive(fd, via, headers - before.min(headers), received)
-                }
-                None => Executed::Done,
-            },
+            SocketCall::Receive { via, headers } => self.receive(via, headers, received),
             SocketCall::Send { socket, .. }
             | SocketCall::WatchWritable { socket }
             | SocketCall::Peek { socket, .. }
@@ -221,28 +226,51 @@ impl HostSockets {
         }
     }
 
-    fn entry(&mut self, id: SocketId) -> Option<&mut Entry> {
-        let table = &mut self.tables[id.kind() as usize];
-        table.get_mut(id.slot() as usize)?.as_mut().filter(|entry| entry.id == id)
-    }
-
-    fn datagram_socket(&self, via: Via) -> Option<(BorrowedFd<'_>, bool)> {
-        match via {
-            Via::Socket(id) => {
-                let table = &self.tables[id.kind() as usize];
-                let entry = table.get(id.slot() as usize)?.as_ref()?;
-                (entry.id == id).then(|| (entry.fd.as_fd(), entry.v4))
+    fn receive<'a>(
+        &mut self,
+        via: Via,
+        headers: u16,
+        received: &'a mut FrameBatch,
+    ) -> Executed<'a> {
+        let got = datagram_socket(&self.tables, &self.listeners, via).map(|(fd, v4, raw)| {
+            let before = raw.map_or(0, |_| host_ping::before_message(v4));
+            self.inbox.receive(fd, via, usize::from(headers - before.min(headers)), received)
+        });
+        match got {
+            Some(Inboxed::Event(event)) => Executed::More(event),
+            Some(Inboxed::NoRoom) => Executed::NoRoom,
+            Some(Inboxed::Drained) => Executed::Event(match via {
+                Via::Socket(socket) => SocketEvent::Drained { socket, eof: false },
+                Via::Listener(listener) => SocketEvent::ListenerDrained { listener },
+            }),
+            Some(Inboxed::Enough) => {
+                self.unread.push(via);
+                Executed::Done
             }
-            Via::Listener(id) => {
-                let listener = self.listeners.get(&id)?;
-                Some((listener.as_fd(), listener.is_v4()))
+            None => {
+                self.inbox.forget();
+                Executed::Done
             }
         }
     }
 
-    fn raw(&self, via: Via) -> Option<RawId> {
-        let Via::Socket(id) = via else { return None };
-        self.tables[id.kind() as usize].get(id.slot() as usize)?.as_ref()?.raw
+    /// Whether sockets wait for their next turn.
+    pub fn has_unread(&self) -> bool {
+        !self.unread.is_empty()
+    }
+
+    /// Those sockets, each as if it had become readable now.
+    pub fn take_unread(&mut self) -> Vec<SocketEvent<'static>> {
+        let event = |via| match via {
+            Via::Socket(socket) => SocketEvent::Readable { socket, hangup: false },
+            Via::Listener(listener) => SocketEvent::Incoming { listener },
+        };
+        self.unread.drain(..).map(event).collect()
+    }
+
+    fn entry(&mut self, id: SocketId) -> Option<&mut Entry> {
+        let table = &mut self.tables[id.kind() as usize];
+        table.get_mut(id.slot() as usize)?.as_mut().filter(|entry| entry.id == id)
     }
 
     fn keep(
@@ -252,7 +280,10 @@ impl HostSockets {
         v4: bool,
         connecting: bool,
     ) -> io::Result<()> {
-        poller.add(&fd, Token(TAG | id.token()), Wish::Stream)?;
+        // A datagram socket would be reported writable for every datagram that has left.
+        let stream = id.kind() == SocketKind::Tcp;
+        let wish = if stream { Wish::Stream } else { Wish::Read };
+        poller.add(&fd, Token(TAG | id.token()), wish)?;
         let table = &mut self.tables[id.kind() as usize];
         let slot = id.slot() as usize;
         if table.len() <= slot {
@@ -360,6 +391,24 @@ fn prepare_stream(fd: BorrowedFd<'_>) -> io::Result<()> {
     calls::set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, &[1])?;
     calls::set_option(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, &[1])?;
     calls::set_option(fd, libc::SOL_SOCKET, libc::SO_OOBINLINE, &[1])
+}
+
+/// A socket of datagrams, whether it is one of IPv4, and its identifier if it is a raw one.
+fn datagram_socket<'a>(
+    tables: &'a [Vec<Option<Entry>>; 3],
+    listeners: &'a HashMap<ListenerId, Listener>,
+    via: Via,
+) -> Option<(BorrowedFd<'a>, bool, Option<RawId>)> {
+    match via {
+        Via::Socket(id) => {
+            let entry = tables[id.kind() as usize].get(id.slot() as usize)?.as_ref()?;
+            (entry.id == id).then(|| (entry.fd.as_fd(), entry.v4, entry.raw))
+        }
+        Via::Listener(id) => {
+            let listener = listeners.get(&id)?;
+            Some((listener.as_fd(), listener.is_v4(), None))
+        }
+    }
 }
 
 fn from_v4(name: Name) -> bool {
@@ -493,14 +542,6 @@ impl Entry {
             }
         }
     }
-}
-
-/// Makes a frame of what was read into a batch's room behind `headers` bytes.
-pub(super) fn take_in(batch: &mut FrameBatch, headers: usize, n: usize) -> Option<FrameSlot> {
-    // Nothing of an earlier frame may be taken for this one's virtio-net header.
-    batch.spare()?.get_mut(..VNET_LEN + headers)?.fill(0);
-    batch.commit(VNET_LEN + headers + n).ok()?;
-    Some(FrameSlot(batch.len() as u16 - 1))
 }
 
 fn discard(fd: BorrowedFd<'_>, mut len: usize) -> io::Result<()> {

@@ -208,6 +208,17 @@ impl FrameBatch {
         self.push(buf.bytes(), buf.offload())
     }
 
+    /// Copies in a frame that was made from others of this batch, though the batch may have all the frames
+    /// that it reads; `false` when its memory is used up.
+    #[must_use]
+    pub fn append(&mut self, buf: &PacketBuf) -> bool {
+        let start = self.used + HEADROOM;
+        let Some(room) = self.arena.get_mut(start..start + buf.len()) else { return false };
+        room.copy_from_slice(buf.bytes());
+        self.keep(start, buf.len(), buf.offload());
+        true
+    }
+
     /// The length of frame `index`.
     #[inline]
     pub fn len_of(&self, index: usize) -> usize {
@@ -267,6 +278,16 @@ mod tests {
         let large =
             std::iter::from_fn(|| batch.push(&vec![0; FRAME_MAX], Offload::NONE).then_some(()));
         assert_eq!(large.count(), 4);
+    }
+
+    #[test]
+    fn a_full_batch_still_takes_what_was_made_of_its_frames_while_there_is_memory() {
+        let mut batch = FrameBatch::new();
+        while batch.push(&[1; 1514], Offload::NONE) {}
+        let whole = PacketBuf::new(&[2; 60_000], Offload::NONE);
+        let appended = std::iter::from_fn(|| batch.append(&whole).then_some(())).count();
+        assert_eq!((appended, batch.len()), (2, BATCH_FRAMES_MAX + 2));
+        assert_eq!(batch.bytes(BATCH_FRAMES_MAX + 1), whole.bytes());
     }
 
     #[test]

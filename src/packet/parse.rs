@@ -338,5 +338,7 @@ fn is_icmp_of(l3: L3, proto: u8) -> bool {
 pub fn is_icmp_non_query(parsed: &Parsed, frame: &[u8]) -> bool {
     let kind = parsed.l4_bytes(frame).first();
     let query = kind.and_then(|kind| icmp::Query::of(parsed.l3 == L3::V6, *kind));
-    is_icmp_of(parsed.l3, parsed.proto) && query.is_none()
+    // A later fragment begins with payload.
+    let has_type = parsed.fragment != Fragment::Later;
+    has_type && is_icmp_of(parsed.l3, parsed.proto) && query.is_none()
 }

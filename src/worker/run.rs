@@ -93,6 +93,7 @@ impl Loop {
                 let now = self.clock.now();
                 self.timers(now);
                 self.turn(now);
+                self.unread_sockets(now);
                 if self.ready.is_empty() {
                     break;
                 }
@@ -101,7 +102,8 @@ impl Loop {
     }
 
     fn poll(&mut self) -> std::io::Result<()> {
-        let timeout = if self.ready.is_empty() { self.idle_time() } else { Some(Span::ZERO) };
+        let busy = !self.ready.is_empty() || self.sockets.has_unread();
+        let timeout = if busy { Some(Span::ZERO) } else { self.idle_time() };
         self.poller.wait(timeout, &mut self.events)?;
         self.wakeups += 1;
         for event in std::mem::take(&mut self.events).drain(..) {
@@ -143,6 +145,18 @@ impl Loop {
         }
         self.datapath.flush_sockets(now, &mut self.out);
         // No frame of a batch is meant by what comes of this.
+        self.batch.clear();
+        self.flush(now);
+    }
+
+    /// The next turn of sockets that have more than one turn's datagrams.
+    fn unread_sockets(&mut self, now: Time) {
+        if !self.sockets.has_unread() {
+            return;
+        }
+        for event in self.sockets.take_unread() {
+            self.datapath.socket_event(now, event, &mut self.out);
+        }
         self.batch.clear();
         self.flush(now);
     }

@@ -44,6 +44,14 @@ impl Sockets {
         self.host.ready(ready)
     }
 
+    pub(super) fn has_unread(&self) -> bool {
+        self.host.has_unread()
+    }
+
+    pub(super) fn take_unread(&mut self) -> Vec<SocketEvent<'static>> {
+        self.host.take_unread()
+    }
+
     /// Executes calls and writes deliveries until the data path wants nothing more.
     pub(super) fn work(
         &mut self,
@@ -70,6 +78,10 @@ impl Sockets {
                             datapath.socket_event(now, event, out);
                             break;
                         }
+                        Executed::More(event) => {
+                            datapath.socket_event(now, event, out);
+                            continue;
+                        }
                         Executed::NoRoom => {}
                     }
                     self.deliver(datapath, out, &mut write);
@@ -87,22 +99,34 @@ impl Sockets {
         write: &mut impl FnMut(PortId, &[u8]) -> Written,
     ) {
         for delivery in out.sockets.deliveries.drain(..) {
-            let (port, bytes, written) = match delivery {
+            match delivery {
                 Delivery::Slot { port, slot } => {
-                    let frame = self.received.with_vnet_header(usize::from(slot.0));
-                    (port, frame.len(), write(port, frame))
+                    let at = usize::from(slot.0);
+                    let pieces = datapath.cut_delivery(port, self.received.frame(at));
+                    if pieces.is_empty() {
+                        let frame = self.received.with_vnet_header(at);
+                        count(datapath, port, frame.len(), write(port, frame));
+                    }
+                    for mut piece in pieces {
+                        let frame = piece.with_vnet_header();
+                        count(datapath, port, frame.len(), write(port, frame));
+                    }
                 }
                 Delivery::Made { port, frame } => {
                     let mut owned = PacketBuf::new(frame.bytes(), frame.offload);
-                    (port, owned.len(), write(port, owned.with_vnet_header()))
+                    let frame = owned.with_vnet_header();
+                    count(datapath, port, frame.len(), write(port, frame));
                 }
-            };
-            match written {
-                Written::Sent | Written::Full => datapath.count_delivered(port, bytes),
-                Written::Refused(reason) => datapath.count_drop(port, reason),
-                Written::Dead => datapath.count_drop(port, DropReason::PortGone),
             }
         }
         self.received.clear();
+    }
+}
+
+fn count(datapath: &mut Datapath, port: PortId, bytes: usize, written: Written) {
+    match written {
+        Written::Sent | Written::Full => datapath.count_delivered(port, bytes),
+        Written::Refused(reason) => datapath.count_drop(port, reason),
+        Written::Dead => datapath.count_drop(port, DropReason::PortGone),
     }
 }

@@ -112,6 +112,7 @@ impl Uplink {
             let now = self.now();
             let longest = Span::from_millis(20);
             let next = self.flows.next_deadline().map_or(longest, |at| at.since(now).min(longest));
+            let more = more || self.sockets.has_unread();
             let timeout = if more { Span::ZERO } else { next };
             self.poller.wait(Some(timeout), &mut ready).unwrap();
             let now = self.now();
@@ -121,6 +122,9 @@ impl Uplink {
                         self.flows.event(now, event, &mut self.out);
                     }
                 }
+            }
+            for event in self.sockets.take_unread() {
+                self.flows.event(now, event, &mut self.out);
             }
             self.flows.tick(now, &mut self.out);
             self.work(now);
@@ -174,6 +178,10 @@ impl Uplink {
                         Executed::Event(event) => {
                             self.flows.event(now, event, &mut self.out);
                             break;
+                        }
+                        Executed::More(event) => {
+                            self.flows.event(now, event, &mut self.out);
+                            continue;
                         }
                         Executed::NoRoom => {}
                     }

@@ -26,8 +26,13 @@ use crate::wire::addr::Addr;
 use crate::wire::ipv4::{self, Ipv4};
 use crate::wire::ipv6::{self, Ipv6};
 
+mod assemble;
 mod cut;
-pub use cut::fragment_v4;
+mod pieces;
+
+pub use assemble::Assembler;
+pub use cut::{fragment_own, fragment_v4};
+use pieces::{Piece, Pieces};
 
 /// What the first fragment of a train said.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,25 +69,13 @@ struct Key {
     domain: DomainId,
 }
 
-/// Which part of the datagram a fragment is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Piece {
-    start: u32,
-    end: u32,
-    last: bool,
-}
-
 #[derive(Debug)]
 struct Train {
     key: Key,
     begun: Time,
     ports: Option<Ports>,
-    /// The datagram is an attack: nothing of it passes any more.
-    poisoned: bool,
-    /// What passed: disjoint, ascending, merged.
-    passed: Vec<(u32, u32)>,
-    /// End of the datagram, once its last fragment passed.
-    end: Option<u32>,
+    /// What passed.
+    pieces: Pieces,
     held: Vec<(PortId, PacketBuf)>,
 }
 
@@ -131,7 +124,7 @@ impl FragmentTracker {
             train.ports = Some(Ports { proto: parsed.proto, src_port, dst_port, id: fresh() });
         }
         match train.ports {
-            _ if train.poisoned => Admitted::Drop(DropReason::FragmentOverlap),
+            _ if train.pieces.is_poisoned() => Admitted::Drop(DropReason::FragmentOverlap),
             Some(ports) => self.pass(index, piece, ports),
             None => self.hold(index, port, frame),
         }
@@ -205,9 +198,7 @@ impl FragmentTracker {
             key,
             begun: now,
             ports: None,
-            poisoned: false,
-            passed: Vec::new(),
-            end: None,
+            pieces: Pieces::default(),
             held: Vec::new(),
         });
         self.ages.push(&mut self.trains, index);
@@ -219,7 +210,7 @@ impl FragmentTracker {
         let Some(train) = self.trains.get_mut(index) else {
             return Admitted::Drop(DropReason::FragmentLimit);
         };
-        match train.take(piece) {
+        match train.pieces.take(piece) {
             Ok(()) => {
                 if train.is_complete() {
                     self.forget(index);
@@ -271,39 +262,8 @@ impl FragmentTracker {
 }
 
 impl Train {
-    /// Adds a piece to what passed. One that lies within it is dropped alone: it is a duplicate, which
-    /// networks make, or can do no harm.
-    fn take(&mut self, piece: Piece) -> Result<(), DropReason> {
-        let beyond = |end: u32| piece.end > end || (piece.last && piece.end != end);
-        let at = self.passed.partition_point(|(_, end)| *end < piece.start);
-        let touching = self.passed.get(at..).unwrap_or_default();
-        let touching = touching.iter().take_while(|(start, _)| *start <= piece.end).copied();
-        let touching: Vec<_> = touching.collect();
-        let inside = touching.iter().any(|(s, e)| *s <= piece.start && piece.end <= *e);
-        let overlap = touching.iter().any(|(s, e)| *s < piece.end && piece.start < *e);
-        let reaches = self.passed.last().map_or(0, |(_, end)| *end);
-        if self.end.is_some_and(beyond) || (piece.last && reaches > piece.end) {
-            self.poisoned = true;
-            return Err(DropReason::FragmentOverlap);
-        }
-        if overlap {
-            self.poisoned |= !inside;
-            return Err(DropReason::FragmentOverlap);
-        }
-        if touching.is_empty() && self.passed.len() >= FRAGMENTS_PER_TRAIN_MAX {
-            return Err(DropReason::FragmentLimit);
-        }
-        let start = touching.first().map_or(piece.start, |(s, _)| piece.start.min(*s));
-        let end = touching.last().map_or(piece.end, |(_, e)| piece.end.max(*e));
-        self.passed.splice(at..at + touching.len(), [(start, end)]);
-        if piece.last {
-            self.end = Some(piece.end);
-        }
-        Ok(())
-    }
-
     fn is_complete(&self) -> bool {
-        self.held.is_empty() && self.end.is_some_and(|end| self.passed == [(0, end)])
+        self.held.is_empty() && self.pieces.whole().is_some()
     }
 }
 
@@ -321,7 +281,7 @@ fn read(domain: DomainId, parsed: &Parsed, frame: &[u8]) -> Option<(Key, Piece)>
             (u32::from(ip.id.get()), ip.protocol, ip.fragment_offset(), more, len)
         }
         L3::V6 => {
-            let (header, at) = fragment_header(packet)?;
+            let (header, at, _) = fragment_header(packet)?;
             let len = (parsed.ip_len as usize).checked_sub(at + 8)?;
             (header.id.get(), 0, header.offset(), header.more(), len)
         }
@@ -333,16 +293,20 @@ fn read(domain: DomainId, parsed: &Parsed, frame: &[u8]) -> Option<(Key, Piece)>
     (len > 0).then_some((key, Piece { start: start as u32, end: end as u32, last: !more }))
 }
 
-/// The fragment header of an IPv6 packet and its offset.
-fn fragment_header(packet: &[u8]) -> Option<(&ipv6::Fragment, usize)> {
+/// The fragment header of an IPv6 packet, its offset, and that of the field that names it.
+fn fragment_header(packet: &[u8]) -> Option<(&ipv6::Fragment, usize, usize)> {
     let (ip, _) = Ipv6::ref_from_prefix(packet).ok()?;
     let (mut kind, mut at) = (ip.next_header, ipv6::HEADER_LEN);
+    let mut named_at = std::mem::offset_of!(Ipv6, next_header);
     loop {
         let header = packet.get(at..)?;
         match kind {
-            ipv6::FRAGMENT => return Some((ipv6::Fragment::ref_from_prefix(header).ok()?.0, at)),
+            ipv6::FRAGMENT => {
+                return Some((ipv6::Fragment::ref_from_prefix(header).ok()?.0, at, named_at));
+            }
             ipv6::HOP_BY_HOP | ipv6::ROUTING | ipv6::DEST_OPTIONS => {
                 let [next, len] = *header.first_chunk()?;
+                named_at = at;
                 (kind, at) = (next, at + 8 + usize::from(len) * 8);
             }
             _ => return None,

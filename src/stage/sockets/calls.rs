@@ -1,8 +1,8 @@
 //! What the flow machines want of the operating system, and what it answers: plain values.
 //!
 //! **Contract with whoever executes the calls.** Calls are executed in order, before the batch whose
-//! frames they name is cleared, and every call that has an answer is answered by exactly one event
-//! (see the variants). Answers go back into [`super::SocketFlows::event`], which may ask for more.
+//! frames they name is cleared, and every call that has an answer is answered by exactly one event,
+//! `Receive` by several (see the variants). Answers go back into [`super::SocketFlows::event`], which may ask for more.
 //! An event about a socket that has been closed is recognised by its epoch and ignored.
 
 use crate::base::ids::PortId;
@@ -224,8 +224,9 @@ pub enum SocketCall {
         /// TTL or hop limit, if it matters (traceroute).
         ttl: Option<u8>,
     },
-    /// Receive a datagram or a train of them into a new frame. Answered by `Datagram`, `Drained` or
-    /// `ListenerDrained`.
+    /// Receive datagrams, or trains of them, into new frames. Answered by any number of `Datagram`s and
+    /// then, unless others are to have their turn first, by `Drained` or `ListenerDrained`. If they are,
+    /// `Readable` or `Incoming` comes again after them.
     Receive {
         /// Which socket.
         via: Via,

@@ -1,6 +1,7 @@
 //! The flow machines under an operation list made of foreign bytes: hostile frames, events in any order
 //! about sockets that exist or do not, time that leaps. Called by the fuzz target and by a test here.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::headers::TcpFields;
@@ -47,9 +48,33 @@ impl Bytes<'_> {
     }
 }
 
-/// Both inside and outside addresses, some of them forbidden.
-const DESTINATIONS: [[u8; 4]; 6] =
-    [[192, 0, 2, 1], [192, 0, 2, 2], [127, 0, 0, 1], [0, 0, 0, 0], [172, 17, 0, 9], [224, 0, 0, 1]];
+/// Outside addresses, and some that are forbidden.
+const DESTINATIONS: [[u8; 4]; 8] = [
+    [192, 0, 2, 1],
+    [192, 0, 2, 2],
+    [127, 0, 0, 1],
+    [0, 0, 0, 0],
+    [172, 17, 0, 9],
+    [224, 0, 0, 1],
+    [169, 254, 0, 1],
+    [255, 255, 255, 255],
+];
+const DESTINATIONS_V6: [&str; 8] = [
+    "2001:db8::1",
+    "2001:db8::2",
+    "::1",
+    "::",
+    "fd00::9",
+    "ff02::1",
+    "fe80::1",
+    "::ffff:127.0.0.1",
+];
+/// The switch's own networks.
+const OWN: [(&str, u8); 2] = [("172.17.0.0", 16), ("fd00::", 64)];
+/// Where the gateway's address leads, when it leads anywhere.
+const REDIRECT: Addr = Addr::LOOPBACK_V4;
+/// The container.
+const INSIDE: [&str; 2] = ["172.17.0.2", "fd00::2"];
 const PORT: PortId = PortId(1);
 const LINK: Link = Link { inside: Mac([4; 6]), gateway: Mac([2; 6]) };
 
@@ -57,8 +82,13 @@ const LINK: Link = Link { inside: Mac([4; 6]), gateway: Mac([2; 6]) };
 /// it nothing would ever be acknowledged.
 fn frame_of(input: &mut Bytes<'_>, seen: u32) -> (Vec<u8>, Offload) {
     let kind = input.byte();
-    let dst = Addr::from_v4_bytes(DESTINATIONS[usize::from(input.byte()) % DESTINATIONS.len()]);
-    let src = Addr::from_v4_bytes([172, 17, 0, 2]);
+    let (v4, number) = (kind & 8 == 0, usize::from(input.byte()) % DESTINATIONS.len());
+    let dst = if v4 {
+        Addr::from_v4_bytes(DESTINATIONS[number])
+    } else {
+        DESTINATIONS_V6[number].parse().unwrap_or(Addr::UNSPECIFIED)
+    };
+    let src = INSIDE[usize::from(!v4)].parse().unwrap_or(Addr::UNSPECIFIED);
     let port = if kind & 0x40 != 0 { 80 } else { 1000 + u16::from(input.byte() % 4) };
     // The writers write towards a container, so this key is the other way round.
     let key = FlowKey {
@@ -74,7 +104,7 @@ fn frame_of(input: &mut Bytes<'_>, seen: u32) -> (Vec<u8>, Offload) {
     let len = usize::from(input.byte()) << (kind >> 6);
     let (mut bytes, mut offload) = match kind % 4 {
         0 | 1 => {
-            let mut bytes = vec![0; headers::tcp_headers(true) + len];
+            let mut bytes = vec![0; headers::tcp_headers(v4) + len];
             let fields = TcpFields {
                 seq: small(input.byte()),
                 ack: seen.wrapping_add(small(input.byte()).wrapping_add(17)),
@@ -85,15 +115,15 @@ fn frame_of(input: &mut Bytes<'_>, seen: u32) -> (Vec<u8>, Offload) {
             (bytes, offload)
         }
         2 => {
-            let mut bytes = vec![0; headers::udp_headers(true) + len];
+            let mut bytes = vec![0; headers::udp_headers(v4) + len];
             let segment = Some(u16::from(input.byte()));
             let offload = headers::write_udp(&mut bytes, LINK, &key, segment);
             (bytes, offload)
         }
         _ => {
-            let mut bytes = vec![0; headers::l4_at(true) + 8 + len];
+            let mut bytes = vec![0; headers::l4_at(v4) + 8 + len];
             headers::write_echo_reply(&mut bytes, LINK, src, dst, port);
-            bytes[headers::l4_at(true)] = input.byte() % 16;
+            bytes[headers::l4_at(v4)] = input.byte() % 16;
             (bytes, Offload::NONE)
         }
     };
@@ -119,12 +149,14 @@ struct Fuzzed {
     batch: FrameBatch,
     /// Sockets that calls have named: events are mostly about these.
     known: Vec<SocketId>,
+    /// Whether the configuration has allowed [`REDIRECT`].
+    redirected: bool,
 }
 
 impl Fuzzed {
     fn new() -> Self {
         let mut flows = SocketFlows::new(Seed(1));
-        let own = [(Addr::from_v4_bytes([172, 17, 0, 0]), 16)];
+        let own = OWN.map(|(prefix, len)| (prefix.parse().unwrap_or(Addr::UNSPECIFIED), len));
         flows.set_forbidden(Forbidden::new(&own));
         let target = Target {
             port: PORT,
@@ -147,6 +179,7 @@ impl Fuzzed {
             now: Time(1_000_000_000),
             batch: FrameBatch::new(),
             known: Vec::new(),
+            redirected: false,
         }
     }
 
@@ -170,7 +203,10 @@ impl Fuzzed {
         }
         let Ok(parsed) = Parsed::new(&bytes) else { return };
         let mtu = u16::from(input.byte()) * 37;
-        let inside = Inside { port: PORT, domain: DomainId(1), mtu, gateway: None, redirect: None };
+        // Now and then the destination only stands for the host's loopback.
+        let redirect = (mtu > 250 * 37).then_some(REDIRECT);
+        let inside = Inside { port: PORT, domain: DomainId(1), mtu, gateway: None, redirect };
+        self.redirected |= redirect.is_some();
         let (frame, slot) = (self.batch.frame(0), FrameSlot(0));
         let _ = self.flows.frame(self.now, &inside, &parsed, &frame, slot, &mut self.out);
     }
@@ -236,14 +272,14 @@ impl Fuzzed {
         for call in &self.out.calls {
             match *call {
                 SocketCall::Connect { socket, to } => {
-                    assert!(!to.addr.is_loopback() && !to.addr.is_unspecified(), "{to:?}");
+                    assert!(self.may_reach(to.addr), "{to:?}");
                     self.known.push(socket);
                 }
                 SocketCall::Accept { socket, .. } | SocketCall::Open { socket, .. } => {
                     self.known.push(socket);
                 }
                 SocketCall::SendTo { to, parts, via: Via::Socket(_), .. } => {
-                    assert!(!to.addr.is_loopback() && !to.addr.is_unspecified(), "{to:?}");
+                    assert!(self.may_reach(to.addr), "{to:?}");
                     assert!(self.out.chain(parts).count() == parts.count as usize);
                 }
                 SocketCall::Send { parts, .. } => {
@@ -269,6 +305,27 @@ impl Fuzzed {
             }
         }
         self.out.clear();
+    }
+
+    /// Judged by other means than the flow machines judge by.
+    fn may_reach(&self, addr: Addr) -> bool {
+        if addr == REDIRECT {
+            return self.redirected;
+        }
+        let forbidden = match addr.ip() {
+            IpAddr::V4(ip) => {
+                let own = ip.octets()[..2] == [172, 17];
+                let nowhere = ip.octets()[0] == 0 || ip.is_broadcast();
+                ip.is_loopback() || nowhere || ip.is_multicast() || ip.is_link_local() || own
+            }
+            IpAddr::V6(ip) => {
+                let own = ip.segments()[..4] == [0xfd00, 0, 0, 0];
+                let link = ip.is_unicast_link_local();
+                let v4 = ip.to_ipv4().is_some();
+                ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || link || own || v4
+            }
+        };
+        !forbidden
     }
 
     fn end(mut self) {

@@ -91,7 +91,8 @@ impl PingFlows {
             to: SockAddr { addr: parsed.dst, port: 0 },
             parts,
             segment: bytes.len() as u16,
-            ttl: (parsed.ttl < TTL_KEPT).then_some(parsed.ttl),
+            // The gateway is a hop of its own, and the host's socket makes none.
+            ttl: (parsed.ttl < TTL_KEPT).then_some(parsed.ttl.saturating_sub(1).max(1)),
         });
         Ok(())
     }
@@ -146,7 +147,6 @@ impl PingFlows {
         match event {
             SocketEvent::Readable { .. } => flow.receive(out),
             SocketEvent::Datagram { slot, mut frame, from, .. } => {
-                flow.receive(out);
                 flow.reply(&mut frame, slot, from.addr, out);
             }
             SocketEvent::ErrorsWaiting { .. } => out.call(SocketCall::ReceiveError { socket }),

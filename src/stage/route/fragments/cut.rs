@@ -1,4 +1,5 @@
-//! Cutting an IPv4 packet that may be cut (RFC 791 section 3.2).
+//! Cutting packets: one of somebody's that may be cut (RFC 791 section 3.2), and one of our own (RFC 8200
+//! section 4.5).
 
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -6,7 +7,10 @@ use crate::packet::parse::L3_OFFSET;
 use crate::packet::{FrameMut, Gso, L3, Offload, PacketBuf, Parsed, finish};
 use crate::wire::checksum;
 use crate::wire::ipv4::{self, Ipv4};
+use crate::wire::ipv6::{self, Ipv6};
 
+/// Length of IPv6's fragment header.
+const FRAGMENT_LEN: usize = size_of::<ipv6::Fragment>();
 /// The least MTU of IPv4 (RFC 791): a header of 60 bytes and 8 of data.
 const MTU_MIN: u16 = 68;
 /// The bit of an option's kind that puts it into every fragment.
@@ -39,6 +43,63 @@ pub fn fragment_v4(frame: &mut FrameMut<'_>, parsed: &Parsed, mtu: u16) -> Vec<P
         let options = if number == 0 { options } else { &copied };
         let header = header(ip, options, piece.len(), offset as u16, more);
         let bytes = [link, &header, piece].concat();
+        fragments.push(PacketBuf::new(&bytes, Offload::NONE));
+    }
+    fragments
+}
+
+/// A packet that we send ourselves as fragments of at most `mtu` bytes each; none if it fits, or is a
+/// super-frame. `id` must not come again soon.
+pub fn fragment_own(
+    frame: &mut FrameMut<'_>,
+    parsed: &Parsed,
+    mtu: u16,
+    id: u32,
+) -> Vec<PacketBuf> {
+    if parsed.ip_len as usize <= usize::from(mtu) || frame.offload().gso != Gso::None {
+        return Vec::new();
+    }
+    match parsed.l3 {
+        L3::V4 => {
+            if let Some(packet) = frame.bytes_mut().get_mut(L3_OFFSET..)
+                && let Ok((ip, _)) = Ipv4::mut_from_prefix(packet)
+            {
+                // Each fragment's header is summed anew.
+                (ip.id, ip.flags_offset) = ((id as u16).into(), 0.into());
+            }
+            fragment_v4(frame, parsed, mtu)
+        }
+        L3::V6 => fragment_v6(frame, parsed, mtu, id),
+        L3::Arp | L3::Other(_) => Vec::new(),
+    }
+}
+
+/// The same for IPv6. Extension headers would go with the payload, which is right for those that only
+/// the destination reads.
+fn fragment_v6(frame: &mut FrameMut<'_>, parsed: &Parsed, mtu: u16, id: u32) -> Vec<PacketBuf> {
+    finish::finish_checksum(frame);
+    let end = L3_OFFSET + parsed.ip_len as usize;
+    let payload_at = L3_OFFSET + ipv6::HEADER_LEN;
+    let head = frame.bytes().get(..payload_at).zip(frame.bytes().get(payload_at..end));
+    let Some((head, payload)) = head else { return Vec::new() };
+    let Ok((ip, _)) = Ipv6::ref_from_prefix(&head[L3_OFFSET..]) else { return Vec::new() };
+    // No link of IPv6 has a smaller MTU (RFC 8200 5).
+    let size = usize::from(mtu.max(ipv6::MIN_MTU)) - ipv6::HEADER_LEN - FRAGMENT_LEN;
+    let size = size & !7;
+    let mut fragments = Vec::with_capacity(payload.len().div_ceil(size));
+    for (number, piece) in payload.chunks(size).enumerate() {
+        let more = u16::from((number + 1) * size < payload.len());
+        let mut own = *ip;
+        own.next_header = ipv6::FRAGMENT;
+        own.payload_len = ((FRAGMENT_LEN + piece.len()) as u16).into();
+        let header = ipv6::Fragment {
+            next_header: ip.next_header,
+            reserved: 0,
+            offset_more: ((number * size) as u16 | more).into(),
+            id: id.into(),
+        };
+        let link = &head[..L3_OFFSET];
+        let bytes = [link, own.as_bytes(), header.as_bytes(), piece].concat();
         fragments.push(PacketBuf::new(&bytes, Offload::NONE));
     }
     fragments

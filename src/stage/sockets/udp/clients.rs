@@ -104,10 +104,7 @@ impl Clients {
         shared: &mut Shared,
         out: &mut SocketOutput,
     ) {
-        let Some(key) = self.client(listener, datagram, shared) else {
-            self.incoming(listener, out);
-            return;
-        };
+        let Some(key) = self.client(listener, datagram, shared) else { return };
         let Some(published) = self.listeners.get(&listener) else { return };
         let target = &published.target;
         // The room left in front is an IPv4 header's or an IPv6 header's, after the target's families.
@@ -118,7 +115,6 @@ impl Clients {
             let at = (&mut frame, datagram.slot);
             deliver(&key, target.link, target.port, at, datagram.segment, out);
         }
-        self.incoming(listener, out);
     }
 
     /// The key under which the container knows this client; a new one if need be.

@@ -265,7 +265,6 @@ impl UdpFlows {
         match event {
             SocketEvent::Readable { .. } => flow.receive(out),
             SocketEvent::Datagram { slot, mut frame, from, segment, .. } => {
-                flow.receive(out);
                 if flow.admits(from.addr) {
                     let key = flow.answered(from);
                     deliver(&key, flow.link, flow.port, (&mut frame, slot), segment, out);
@@ -432,6 +431,7 @@ fn read(parsed: &Parsed, frame: &FrameMut<'_>, slot: FrameSlot) -> Result<Payloa
         return Err(DropReason::OffloadHeader);
     }
     let start = u32::from(parsed.l4) + udp::HEADER_LEN as u32;
-    let ttl = (parsed.ttl < TTL_KEPT).then_some(parsed.ttl);
+    // The gateway is a hop of its own, and the host's socket makes none.
+    let ttl = (parsed.ttl < TTL_KEPT).then_some(parsed.ttl.saturating_sub(1).max(1));
     Ok(Payload { slot, start, len, segment, ttl })
 }
