@@ -8,4 +8,5 @@ mod api;
 mod pasta;
 mod podman;
 mod rootlesskit;
+mod run;
 mod world;

@@ -14,21 +14,24 @@ fn run(options: &str, asked: &str) -> String {
         {asked}
         kill $server $pid; wait $pid $server
         gone() {{ ! grep -qs '^State:.[RSD]' /proc/$pasta/status; }}
-        eventually gone && echo "gone with the namespace"
+        # The original of Debian 12 stays where it was given a process.
+        case $PROGRAM in /usr/bin/*) ;; *) eventually gone && echo "gone with the namespace" ;; esac
         kill $(jobs -p) $pasta 2>/dev/null; true"#
     )
 }
 
-/// RootlessKit's list since version 2, but for an option that the original of Debian 12 does not know.
+/// RootlessKit's list since version 2, but for an option that the original of Debian 12 does not know, and
+/// without ports of the host inside, which Wharf does not serve.
 const ROOTLESSKIT: &str = "--stderr --ns-ifname=tap0 --mtu=65520 --config-net --address=10.0.2.100 \
-    --netmask=24 --gateway=10.0.2.2 --dns-forward=10.0.2.3 --ipv4-only --udp-ports=none";
+    --netmask=24 --gateway=10.0.2.2 --dns-forward=10.0.2.3 --ipv4-only --udp-ports=none --tcp-ns=none --udp-ns=none";
 
 const ASKED: &str = r#"
     in_namespace ip -4 -brief addr show tap0 | tr -s ' '
     in_namespace ip -4 route show default | cut -d' ' -f1-5
     in_namespace ip link show tap0 | grep -o 'mtu [0-9]*'
     eventually says TCP:127.0.0.1:28080 inside && echo published
-    in_namespace socat -T3 - TCP:10.0.2.2:28082 </dev/null 2>/dev/null || echo "no loopback"
+    answer=$(in_namespace socat -T3 - TCP:10.0.2.2:28082 </dev/null 2>/dev/null | head -n 1)
+    echo "${answer:-no loopback}"
 "#;
 
 #[test]
@@ -36,11 +39,10 @@ fn rootlesskit_s_arguments_give_the_network_that_the_original_gives() {
     let world = World::new();
     let script = run(&format!("{ROOTLESSKIT} --tcp-ports=28080:8080"), ASKED);
     let [original, ours] = BOTH.map(|whose| world.ok(whose, "pasta", &script));
-    for words in ["10.0.2.100/24", "via 10.0.2.2", "mtu 65520", "published", "host-v4", "gone with"]
-    {
+    for words in ["10.0.2.100/24", "via 10.0.2.2", "mtu 65520", "published", "host-v4"] {
         assert!(original.contains(words), "{words}:\n{original}");
     }
-    assert_eq!(ours, original);
+    assert_eq!(ours, original + "gone with the namespace\n");
     let script = run(&format!("{ROOTLESSKIT} --tcp-ports=28080:8080 --no-map-gw"), ASKED);
     let kept = world.ok(Whose::Ours, "pasta", &script);
     assert!(kept.contains("no loopback") && !kept.contains("host-v4"), "{kept}");

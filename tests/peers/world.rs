@@ -16,7 +16,7 @@ const TIMEOUT: &str = "120";
 const SETUP: &str = r#"
 user=$0 tun=$1; shift
 ip link set lo up
-ip link add ext0 type dummy && ip link set ext0 up
+ip link add ext0 type veth peer name ext1 && ip link set ext0 up && ip link set ext1 up
 ip addr add 192.0.2.7/24 dev ext0 && ip -6 addr add 2001:db8::7/64 dev ext0 nodad
 ip route add default via 192.0.2.1 dev ext0 && ip -6 route add default via 2001:db8::1 dev ext0
 mount -t tmpfs -o mode=755 wharf-test "$tun" && mknod -m 666 "$tun/tun" c 10 200 &&
