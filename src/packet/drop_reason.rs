@@ -110,10 +110,12 @@ pub enum DropReason {
     ForbiddenDestination,
     /// Host sockets or descriptors ran out.
     SocketLimit,
+    /// The name server has too many queries waiting, or the port has its share of them.
+    NameLimit,
 }
 
 /// Reason, name and explanation, in the order of the enum (a test holds them together).
-const TABLE: [(DropReason, &str, &str); 52] = [
+const TABLE: [(DropReason, &str, &str); 53] = [
     (DropReason::Truncated, "truncated", "Shorter than its headers say"),
     (DropReason::Malformed, "malformed", "Contradictory or impossible header fields"),
     (DropReason::OffloadHeader, "offload-header", "A virtio-net header that contradicts its frame"),
@@ -226,6 +228,7 @@ const TABLE: [(DropReason, &str, &str); 52] = [
         "Destination of a socket flow that must never be reached unasked",
     ),
     (DropReason::SocketLimit, "socket-limit", "Host sockets or descriptors ran out"),
+    (DropReason::NameLimit, "name-limit", "Too many queries wait at the name server"),
 ];
 
 impl DropReason {
