@@ -9,6 +9,7 @@ mod crowd;
 mod demo;
 mod frames;
 mod gone;
+mod guests;
 #[path = "../common/daemon.rs"]
 mod harness;
 mod holder;
@@ -25,6 +26,7 @@ mod probes;
 mod processes;
 mod published;
 mod refusals;
+mod resolver;
 mod same_network;
 mod socket_loop;
 mod sockets;
