@@ -256,7 +256,8 @@ impl Datapath {
 
     fn forget_port(&mut self, now: Time, id: PortId, out: &mut Output) {
         self.sockets.remove_port(now, id, &mut out.sockets);
-        self.flush_flows(now, &FlowFilter { port: Some(id), ..FlowFilter::default() });
+        let of_port = FlowFilter { port: Some(id), ..FlowFilter::default() };
+        self.end_flows(now, &of_port, FlowEnd::Changed);
         for fdb in self.fdbs.values_mut() {
             fdb.remove_port(id);
         }

@@ -4,6 +4,7 @@
 
 mod bridge;
 mod exhaustion;
+mod flows;
 mod fragments;
 mod host;
 mod hostile;
