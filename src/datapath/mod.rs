@@ -61,7 +61,7 @@ const HOUSEKEEPING: Span = Span::from_secs(1);
 /// How soon they are looked at again when more were over than one pass may remove.
 const BACKLOG: Span = Span::from_millis(1);
 /// Flows that one expiry pass may remove, so that a pause stays under a millisecond.
-const EXPIRY_BUDGET: usize = 2_048;
+const EXPIRY_BUDGET: usize = 1_024;
 
 /// The switch of one worker.
 #[derive(Debug)]
