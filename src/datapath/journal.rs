@@ -32,31 +32,36 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    #[inline]
     fn is_wanted(&self, now: Time) -> bool {
         self.wanted_until.is_some_and(|until| now <= until)
     }
 
     #[inline]
     pub(super) fn begun(&mut self, now: Time, flow: &Flow) {
-        if self.is_wanted(now) {
+        self.next += 1;
+        if self.wanted_until.is_some() {
             self.write(Record { at: now, what: FlowHappening::Begin, flow: *flow });
         }
     }
 
     #[inline]
     pub(super) fn ended(&mut self, now: Time, flow: &Flow, why: FlowEnd) {
-        if self.is_wanted(now) {
+        self.next += 1;
+        if self.wanted_until.is_some() {
             self.write(Record { at: now, what: FlowHappening::End(why), flow: *flow });
         }
     }
 
+    /// What is numbered and not written is counted as lost by who asks for it later.
     fn write(&mut self, record: Record) {
+        self.tick(record.at);
+        if self.wanted_until.is_none() {
+            return;
+        }
         if self.records.len() == FLOW_EVENTS_MAX {
             self.records.pop_front();
         }
         self.records.push_back(record);
-        self.next += 1;
     }
 
     /// Gives up what nobody has asked for in time.

@@ -30,9 +30,13 @@ impl Datapath {
 
     /// Forgets flows that match and says how many.
     pub fn flush_flows(&mut self, now: Time, filter: &FlowFilter) -> usize {
+        self.end_flows(now, filter, FlowEnd::Flushed)
+    }
+
+    pub(super) fn end_flows(&mut self, now: Time, filter: &FlowFilter, why: FlowEnd) -> usize {
         let found: Vec<FlowIndex> = self.matching(filter).map(|(index, _)| index).collect();
         for index in &found {
-            self.remove_flow(now, *index, FlowEnd::Flushed);
+            self.remove_flow(now, *index, why);
         }
         found.len()
     }

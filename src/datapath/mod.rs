@@ -65,7 +65,7 @@ const HOUSEKEEPING: Span = Span::from_secs(1);
 /// How soon they are looked at again when more were over than one pass may remove.
 const BACKLOG: Span = Span::from_millis(1);
 /// Flows that one expiry pass may remove, so that a pause stays under a millisecond.
-const EXPIRY_BUDGET: usize = 2_048;
+const EXPIRY_BUDGET: usize = 1_024;
 
 /// The switch of one worker.
 #[derive(Debug)]
@@ -271,7 +271,8 @@ impl Datapath {
         self.sockets.remove_port(now, id, &mut out.sockets);
         self.names.remove_port(id);
         self.advertised.remove_port(id);
-        self.flush_flows(now, &FlowFilter { port: Some(id), ..FlowFilter::default() });
+        let of_port = FlowFilter { port: Some(id), ..FlowFilter::default() };
+        self.end_flows(now, &of_port, FlowEnd::Changed);
         for fdb in self.fdbs.values_mut() {
             fdb.remove_port(id);
         }

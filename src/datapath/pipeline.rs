@@ -110,17 +110,19 @@ impl Datapath {
         self.scratch = scratch;
     }
 
-    /// The first pass, in two rounds: what is written in small pieces must not be read in large ones
+    /// The first pass, in three rounds: what is written in small pieces must not be read in large ones
     /// before it has reached the cache, and short loops let the processor look for several flows at once.
     fn read(&self, way: &Way, batch: &FrameBatch, slots: &mut [Slot]) {
         for (index, slot) in slots.iter_mut().enumerate() {
             slot.verdict = slot.read(batch.bytes(index), batch.offload(index), way);
         }
-        for slot in slots {
+        for slot in slots.iter_mut() {
             let scope = if slot.routed { Scope::Routed } else { Scope::Bridged };
             let key = FlowKey::new(&slot.parsed, way.domain, scope);
             slot.hash = key.hash(self.seed);
             slot.key = key;
+        }
+        for slot in slots {
             slot.likely = self.flows.prefetch(slot.hash);
         }
     }

@@ -197,6 +197,13 @@ impl World {
         self.apply(Delta::Port(port.into()));
     }
 
+    /// Changes a network's configuration.
+    pub(crate) fn change_network(&mut self, id: NetworkId, change: impl FnOnce(&mut Network)) {
+        let mut network = Network::clone(self.dp.tables().network(id).unwrap());
+        change(&mut network);
+        self.apply(Delta::Network(network.into()));
+    }
+
     /// Changes the uplink's configuration.
     pub(crate) fn change_uplink(&mut self, change: impl FnOnce(&mut Uplink)) {
         let mut uplink = Uplink::clone(self.dp.tables().uplink(UPLINK).unwrap());

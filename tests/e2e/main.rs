@@ -21,6 +21,7 @@ mod kernel_nat;
 mod lease;
 mod modes;
 mod names;
+mod nat;
 mod packet_uplink;
 mod packets;
 mod paths;

@@ -4,8 +4,10 @@
 
 mod bridge;
 mod exhaustion;
+mod flows;
 mod fragments;
 mod host;
+mod hostile;
 mod isolation;
 mod lease;
 mod malformed;
@@ -16,6 +18,10 @@ mod protocols;
 mod publish;
 mod router;
 mod scale;
+#[path = "../common/soak.rs"]
+mod soak;
+#[path = "soak.rs"]
+mod soaking;
 mod sockets;
 mod tcp;
 mod uplink;

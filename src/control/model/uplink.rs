@@ -92,3 +92,21 @@ pub struct UplinkInfo {
     /// Networks that leave by it.
     pub networks: Vec<String>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_older_version_wrote_means_what_it_did() {
+        let old = r#"{"interface":"eth0","addresses":["192.0.2.2/24"],"dhcp":false,"gateways":[],
+                      "share_host_address":false,"ports":null}"#;
+        let packet: PacketSpec = serde_json::from_str(old).unwrap();
+        assert_eq!(packet.filtering, Filtering::AddressDependent);
+        assert_eq!(packet.mapping, Binding::EndpointIndependent);
+        assert!(!packet.nat66 && !packet.outbound_refresh_only);
+        let again: PacketSpec =
+            serde_json::from_str(&serde_json::to_string(&packet).unwrap()).unwrap();
+        assert_eq!(again, packet);
+    }
+}
