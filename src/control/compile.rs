@@ -109,6 +109,7 @@ pub(super) fn uplink(uplink: &UplinkState) -> [Delta; 2] {
         routers: uplink.routers().into_iter().map(Addr::from).collect(),
         nat_ports: first..=last,
         nat: behaviour(&record.spec.kind),
+        shared: false,
         mtu,
     };
     let port = Port {
