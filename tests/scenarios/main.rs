@@ -16,6 +16,7 @@ mod protocols;
 mod publish;
 mod router;
 mod scale;
+mod share;
 mod tcp;
 mod uplink;
 #[path = "../common/world.rs"]
