@@ -25,6 +25,7 @@ pub mod probe;
 pub mod process;
 pub mod random;
 pub mod sandbox;
+pub mod reserved_ports;
 pub mod sock_diag;
 pub mod sysctl;
 pub mod tap;

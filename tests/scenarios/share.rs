@@ -210,7 +210,9 @@ fn the_host_s_fragments_are_followed_and_left_alone_and_ours_pass() {
             if mirrored {
                 pieces.reverse();
             }
-            pieces.iter().for_each(|piece| left_to_the_kernel(&mut world, piece));
+            for piece in &pieces {
+                left_to_the_kernel(&mut world, piece);
+            }
         }
         let sent = fragments(&large(1180), 9, 1_400);
         let sent: Vec<_> = sent.iter().map(|f| world.pass(UPLINK_PORT, f)).collect();

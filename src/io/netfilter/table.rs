@@ -9,7 +9,7 @@
 //! table netdev wharf-IFACE {                          # for IPv4 and again for IPv6
 //!   ip daddr @addr4  meta l4proto { tcp, udp, sctp }  th dport FIRST-LAST  drop    # masquerade
 //!   ip daddr @addr4  meta l4proto . th dport @port4                        drop    # published
-//!   ip daddr . meta l4proto . th dport @at4                                drop    # at one address
+//!   ip daddr @addr4  ip daddr . meta l4proto . th dport @at4               drop    # at one of them
 //! }
 //! ```
 //!
@@ -335,15 +335,15 @@ impl<'a> Batch<'a> {
     fn sets(&mut self) {
         // Types as `nft list` names them: ipv4_addr 7, ipv6_addr 8, inet_proto 12, inet_service 13, six
         // bits each where there are several.
-        const PROTO_PORT: u32 = 12 << 6 | 13;
+        const PROTO_PORT: u32 = (12 << 6) + 13;
         let sets = [
             (PROTOS, 12, 1),
             (V4.addrs, 7, 4),
             (V6.addrs, 8, 16),
             (V4.ports, PROTO_PORT, 8),
             (V6.ports, PROTO_PORT, 8),
-            (V4.at, 7 << 12 | PROTO_PORT, 12),
-            (V6.at, 8 << 12 | PROTO_PORT, 24),
+            (V4.at, (7 << 12) + PROTO_PORT, 12),
+            (V6.at, (8 << 12) + PROTO_PORT, 24),
         ];
         for (number, (name, kind, length)) in (1..).zip(sets) {
             self.request(NEW_SET, NLM_F_CREATE, |m| {
@@ -382,7 +382,7 @@ impl<'a> Batch<'a> {
             drop_counted(look_up(m, family.ports, FIRST_REGISTER))
         });
         self.rule(|m| {
-            let m = destination(is_family(m, family), offset, length);
+            let m = destination(ours(m), offset, length);
             let m = protocol(m, FIRST_REGISTER + words);
             let m = port(m, FIRST_REGISTER + words + 1);
             drop_counted(look_up(m, family.at, FIRST_REGISTER))

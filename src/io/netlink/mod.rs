@@ -21,7 +21,7 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 pub use address::{Address, AddressOptions};
 pub use link::{Link, LinkStats};
-pub use monitor::{Monitor, Stop};
+pub use monitor::{Monitor, Stop, Woken};
 pub use neighbour::Neighbour;
 pub use route::{NewRoute, Route};
 

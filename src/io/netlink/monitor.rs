@@ -13,6 +13,17 @@ use crate::base::time::Span;
 /// RTMGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR and _IPV6_ROUTE of linux/rtnetlink.h.
 const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400;
 
+/// Why a wait ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Woken {
+    /// Something changed.
+    Changed,
+    /// Nothing did.
+    Quiet,
+    /// It was stopped.
+    Stopped,
+}
+
 /// A socket that hears of changes in the network namespace of the thread that opened it.
 #[derive(Debug)]
 pub struct Monitor {
@@ -35,8 +46,8 @@ impl Monitor {
         Ok((Self { socket, stop: Arc::clone(&stop) }, Stop(stop)))
     }
 
-    /// Waits for a change, or for that time at most. `false`: it was stopped.
-    pub fn wait(&self, patience: Span) -> io::Result<bool> {
+    /// Waits for a change, or for that time at most.
+    pub fn wait(&self, patience: Span) -> io::Result<Woken> {
         let secs = (patience.0 / 1_000_000_000).cast_signed();
         let timeout = Timespec { tv_sec: secs, tv_nsec: (patience.0 % 1_000_000_000) as _ };
         #[allow(unsafe_code, reason = "the socket's type has no safe way to borrow its descriptor")]
@@ -51,7 +62,10 @@ impl Monitor {
             Err(error) => return Err(error.into()),
         }
         if !fds[0].revents().is_empty() {
-            return Ok(false);
+            return Ok(Woken::Stopped);
+        }
+        if fds[1].revents().is_empty() {
+            return Ok(Woken::Quiet);
         }
         // What changed is read anew by whoever wants it, so the messages themselves do not matter, nor
         // does it that some were lost (ENOBUFS).
@@ -61,7 +75,7 @@ impl Monitor {
             match self.socket.recv(&mut buf, 0) {
                 Ok(_) => {}
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
-                Err(_) => return Ok(true),
+                Err(_) => return Ok(Woken::Changed),
             }
         }
     }
@@ -82,12 +96,12 @@ mod tests {
     fn a_monitor_that_is_stopped_waits_no_longer() {
         let (monitor, stop) = Monitor::open().unwrap();
         drop(stop);
-        assert!(!monitor.wait(Span::from_secs(60)).unwrap());
+        assert_eq!(monitor.wait(Span::from_secs(60)).unwrap(), Woken::Stopped);
     }
 
     #[test]
     fn without_any_change_the_time_is_over_some_time() {
         let (monitor, _stop) = Monitor::open().unwrap();
-        assert!(monitor.wait(Span::from_millis(1)).unwrap());
+        assert_eq!(monitor.wait(Span::from_millis(1)).unwrap(), Woken::Quiet);
     }
 }
