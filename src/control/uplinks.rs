@@ -99,6 +99,8 @@ impl Control {
         &self,
         mut record: UplinkRecord,
     ) -> Result<(UplinkState, Vec<PacketSocket>), ControlError> {
+        // Before the first look, or what changes in between would not be seen.
+        let watch = self.watch(&record);
         let (mut share, mut lan) = (None, Lan::default());
         let (sockets, mtu, uso) = match &record.spec.kind {
             UplinkKind::Sockets => (Vec::new(), MTU, false),
@@ -113,7 +115,6 @@ impl Control {
                 (opened.sockets, opened.mtu, opened.uso)
             }
         };
-        let watch = self.watch(&record);
         let uplink = UplinkState { record, failure: None, mtu, uso, lan, share, watch };
         Ok((uplink, sockets))
     }

@@ -26,6 +26,7 @@ mod processes;
 mod published;
 mod refusals;
 mod same_network;
+mod share;
 mod socket_loop;
 mod sockets;
 mod store;
