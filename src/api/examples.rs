@@ -308,6 +308,7 @@ fn uplink() -> UplinkInfo {
         gateways: vec![ip("192.0.2.1")],
         dns: vec![ip("192.0.2.1")],
         mtu: 1500,
+        shared: None,
         state: text("up"),
         networks: vec![text("blue")],
     }

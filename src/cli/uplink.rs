@@ -44,18 +44,23 @@ pub(crate) struct Create {
     /// Sockets of the host: needs no right
     #[arg(long, conflicts_with_all = [
         "addresses", "gateways", "ports", "mapping", "filtering", "outbound_refresh_only", "nat66",
+        "share_host_address",
     ])]
     sockets: bool,
     /// A packet socket on this NIC: the switch is a router of that LAN (needs CAP_NET_RAW)
     #[arg(long, value_name = "IFACE")]
     packet: Option<String>,
+    /// Share the host's own addresses there: a range of ports and the published ones are ours (needs
+    /// CAP_NET_ADMIN, too)
+    #[arg(long, requires = "packet", conflicts_with_all = ["addresses", "gateways"])]
+    share_host_address: bool,
     /// Our address there, or `dhcp`; may be repeated
     #[arg(long = "address", value_name = "CIDR|dhcp")]
     addresses: Vec<UplinkAddress>,
     /// Router to everything else, at most one of each family
     #[arg(long = "gateway", value_name = "ADDR")]
     gateways: Vec<IpAddr>,
-    /// Outside ports for masquerade
+    /// Outside ports for masquerade; 61440-65535 of a shared address if not given
     #[arg(long, value_name = "FIRST-LAST")]
     ports: Option<PortRange>,
     /// When a container's socket has one outside port: endpoint-independent, or
@@ -109,16 +114,17 @@ impl Create {
                 UplinkAddress::Dhcp => None,
             })
             .collect();
-        if !dhcp && addresses.is_empty() {
-            return Err(Failure::usage("a packet uplink needs an address on its LAN")
-                .hint("give `--address CIDR`, or `--address dhcp` to ask for one"));
+        if !dhcp && addresses.is_empty() && !self.share_host_address {
+            return Err(Failure::usage("a packet uplink needs an address on its LAN").hint(
+                "give `--address CIDR`, `--address dhcp` to ask for one, or `--share-host-address`",
+            ));
         }
         let packet = PacketSpec {
             interface,
             addresses,
             dhcp,
             gateways: self.gateways,
-            share_host_address: false,
+            share_host_address: self.share_host_address,
             ports: self.ports,
             mapping: self.mapping,
             filtering: self.filtering,
@@ -179,6 +185,9 @@ fn uplinks_table(uplinks: &[UplinkInfo]) -> String {
 fn kind_text(kind: &UplinkKind) -> String {
     match kind {
         UplinkKind::Sockets => "sockets".to_owned(),
+        UplinkKind::Packet(packet) if packet.share_host_address => {
+            format!("packet:{} (shared)", packet.interface)
+        }
         UplinkKind::Packet(packet) => format!("packet:{}", packet.interface),
     }
 }
@@ -195,6 +204,7 @@ mod tests {
             packet: Some("eth0".to_owned()),
             addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
             gateways: Vec::new(),
+            share_host_address: false,
             ports: None,
             mapping: Binding::default(),
             filtering: Filtering::default(),
@@ -206,6 +216,12 @@ mod tests {
     #[test]
     fn an_uplink_without_any_address_is_a_usage_error() {
         assert_eq!(create(&[]).spec().unwrap_err().exit, 2);
+    }
+
+    #[test]
+    fn who_shares_the_host_s_address_needs_none() {
+        let spec = Create { share_host_address: true, ..create(&[]) }.spec().unwrap();
+        assert_eq!(kind_text(&spec.kind), "packet:eth0 (shared)");
     }
 
     #[test]
@@ -229,6 +245,7 @@ mod tests {
             gateways: vec!["192.168.1.1".parse().unwrap()],
             dns: Vec::new(),
             mtu: 1500,
+            shared: None,
             state: "up".to_owned(),
             networks: vec!["blue".to_owned()],
         };

@@ -146,9 +146,10 @@ impl Tables {
         self.host_addrs.contains(&addr) || self.uplinks.values().any(|u| u.is_ours(addr))
     }
 
-    /// Whether `addr` is the host's and not ours: what is sent there may go to the host's own port.
+    /// Whether `addr` is the host's and not ours alone: what is sent there may go to the host's own port.
     pub fn is_host_only(&self, addr: Addr) -> bool {
-        self.host_addrs.contains(&addr) && !self.uplinks.values().any(|u| u.is_ours(addr))
+        let taken = |uplink: &Uplink| !uplink.shared && uplink.is_ours(addr);
+        self.host_addrs.contains(&addr) && !self.uplinks.values().any(|u| taken(u))
     }
 
     /// Applies one change.

@@ -35,6 +35,9 @@ pub struct Uplink {
     pub nat_ports: RangeInclusive<u16>,
     /// How it translates.
     pub nat: Behaviour,
+    /// Its addresses are the host's own: only `nat_ports` and published ports there are ours, and all
+    /// else is the kernel's to answer.
+    pub shared: bool,
     /// Largest IP packet.
     pub mtu: u16,
 }

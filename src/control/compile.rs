@@ -96,8 +96,11 @@ pub(super) fn uplink(uplink: &UplinkState) -> [Delta; 2] {
     };
     let addrs = uplink.addrs();
     let mtu = uplink.mtu();
+    let shared = uplink.share.as_ref().map(|share| share.ports);
     let (first, last) = match &record.spec.kind {
-        model::UplinkKind::Packet(p) => p.ports.map_or(NAT_PORTS, |r| (r.first(), r.last())),
+        model::UplinkKind::Packet(p) => {
+            shared.or(p.ports).map_or(NAT_PORTS, |r| (r.first(), r.last()))
+        }
         model::UplinkKind::Sockets => NAT_PORTS,
     };
     let object = Uplink {
@@ -109,6 +112,7 @@ pub(super) fn uplink(uplink: &UplinkState) -> [Delta; 2] {
         routers: uplink.routers().into_iter().map(Addr::from).collect(),
         nat_ports: first..=last,
         nat: behaviour(&record.spec.kind),
+        shared: shared.is_some(),
         mtu,
     };
     let port = Port {

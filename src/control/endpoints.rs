@@ -56,6 +56,7 @@ impl Control {
     fn forget_endpoint(&mut self, id: &str, kind: EventKind, reason: &str) {
         let Some(endpoint) = self.state.endpoints.get(id) else { return };
         let publications: Vec<_> = endpoint.publications.iter().copied().collect();
+        let held = self.held_by(publications.iter().filter_map(|p| self.state.publications.get(p)));
         let unpublish = publications.iter().map(|p| Delta::Unpublish(*p)).collect();
         for publication in publications {
             self.state.remove_publication(publication);
@@ -63,6 +64,7 @@ impl Control {
         }
         let Some(record) = self.state.remove_endpoint(id) else { return };
         self.send_deltas(unpublish);
+        self.hold(&[], &held);
         self.unplug(id, record.port);
         self.retarget(&record.name);
         self.send_name(&record, false);
@@ -77,6 +79,7 @@ impl Control {
             Notice::PortDead(port) => self.port_dead(port),
             Notice::Configured(uplink, lan) => self.configured(uplink, lan),
             Notice::Shortage(port, reason) => self.shortage(port, reason),
+            Notice::HostChanged(port, conflicts) => self.host_changed(port, conflicts),
             Notice::Failed(text) => self.event(EventKind::WorkerFailed, None, None, text),
         }
     }

@@ -69,7 +69,8 @@ impl Control {
 
     /// Whether an address is one of ours that the host does not have.
     fn is_the_switch_s(&self, addr: IpAddr) -> bool {
-        let mut lan = self.state.uplinks.values().flat_map(UplinkState::addrs);
+        let own = self.state.uplinks.values().filter(|uplink| !uplink.shares_host());
+        let mut lan = own.flat_map(UplinkState::addrs);
         let ours = !self.settings.guise.transparent;
         let mut networks = self.state.networks.values().filter(|n| ours && n.record.host.is_none());
         lan.any(|(own, _)| own == addr)

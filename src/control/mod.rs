@@ -32,6 +32,8 @@ mod queries;
 mod random;
 mod reconcile;
 mod resolving;
+mod share;
+pub mod sharing;
 mod state;
 pub mod store;
 mod subnets;
@@ -179,6 +181,13 @@ impl Control {
         }
         let failed = |why| ControlError::System(std::io::Error::other(why));
         self.outside.keeper.release().map_err(failed)
+    }
+
+    /// Gives back what was taken of the host: what the process's end alone does not.
+    pub fn leave_host(&mut self) {
+        for uplink in self.state.uplinks.values_mut() {
+            uplink.share = None;
+        }
     }
 
     /// Queues that a TAP must have.

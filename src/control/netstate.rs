@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::ipam::Claim;
-use super::outside::{Host, HostError, HostInterface, OpenedPacket};
+use super::outside::{
+    Host, HostError, HostInterface, HostWatch, OpenedPacket, OpenedShare, ShareRequest,
+};
+use super::sharing::Sharing;
+use crate::base::ids::PortId;
 use crate::io::host_listen::{ListenError, Listener, Transport};
 use crate::io::netdev;
 use crate::io::netlink::{AddressOptions, Netlink, NetlinkError};
@@ -18,10 +22,12 @@ use crate::wire::mac::Mac;
 const TXQUEUELEN: u32 = 2_000;
 
 /// The host that the daemon runs on.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct SystemHost {
     /// Queues of an interface of the host's own.
     pub queues: usize,
+    /// What sharing its addresses takes.
+    pub sharing: Sharing,
 }
 
 impl Host for SystemHost {
@@ -69,6 +75,14 @@ impl Host for SystemHost {
         let socket = PacketSocket::open(interface, mac)?;
         let mtu = u16::try_from(link.mtu).unwrap_or(u16::MAX);
         Ok(OpenedPacket { sockets: vec![socket], mtu, uso: false })
+    }
+
+    fn share(&self, request: &ShareRequest<'_>) -> Result<OpenedShare, HostError> {
+        self.sharing.share(request)
+    }
+
+    fn watch(&self, port: PortId) -> Result<Box<dyn HostWatch>, HostError> {
+        self.sharing.watch(port)
     }
 
     fn listen(
@@ -188,7 +202,7 @@ mod tests {
 
     #[test]
     fn the_host_s_addresses_are_none_of_loopback() {
-        let host = SystemHost { queues: 1 };
+        let host = SystemHost { queues: 1, sharing: Sharing::nowhere() };
         assert!(host.addresses().unwrap().iter().all(|a| !a.is_loopback()));
         assert!(host.interfaces().unwrap().contains(&"lo".to_owned()));
         host.routes().unwrap();
@@ -196,7 +210,7 @@ mod tests {
 
     #[test]
     fn an_interface_that_does_not_exist_is_named() {
-        let host = SystemHost { queues: 1 };
+        let host = SystemHost { queues: 1, sharing: Sharing::nowhere() };
         let error = host.open_packet("nosuch0", Mac::ZERO).unwrap_err().to_string();
         assert!(error.contains("`nosuch0`"), "{error}");
     }

@@ -7,7 +7,11 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::ipam::Claim;
+use super::model::PortRange;
+use crate::base::ids::PortId;
+use crate::datapath::Lan;
 use crate::io::host_listen::{ListenError, Listener, Transport};
+use crate::io::netfilter::table::Held;
 use crate::io::packet::PacketSocket;
 use crate::io::tap::Tap;
 use crate::wire::mac::Mac;
@@ -90,6 +94,12 @@ pub trait Host: Send + fmt::Debug {
     /// Opens a NIC for frames to `mac`.
     fn open_packet(&self, interface: &str, mac: Mac) -> Result<OpenedPacket, HostError>;
 
+    /// Takes ports of the host's own addresses on a NIC.
+    fn share(&self, request: &ShareRequest<'_>) -> Result<OpenedShare, HostError>;
+
+    /// Tells workers' notices of every change of the host, for the uplink with this port.
+    fn watch(&self, port: PortId) -> Result<Box<dyn HostWatch>, HostError>;
+
     /// Binds a port at an address, or at all of both families.
     fn listen(
         &self,
@@ -118,6 +128,60 @@ pub struct OpenedPacket {
     /// Whether UDP super-frames may be sent.
     pub uso: bool,
 }
+
+/// What an uplink wants that shares the host's address.
+#[derive(Clone, Debug)]
+pub struct ShareRequest<'a> {
+    /// The NIC.
+    pub interface: &'a str,
+    /// These ports and no others; else those that are usual, or others if they are in use.
+    pub ports: Option<PortRange>,
+    /// Ports that other uplinks have, and a word on each.
+    pub taken: Vec<(PortRange, String)>,
+    /// What is published.
+    pub held: Vec<Held>,
+}
+
+/// A share of the host's addresses on a NIC.
+#[derive(Debug)]
+pub struct OpenedShare {
+    /// For frames to what is ours.
+    pub socket: PacketSocket,
+    /// The ports for masquerade.
+    pub ports: PortRange,
+    /// What somebody should know, such as why the ports are not the usual ones.
+    pub notes: Vec<String>,
+    /// The host as it is on this NIC.
+    pub seen: SeenHost,
+    /// What keeps the kernel away; dropping it gives everything back.
+    pub host: Box<dyn HostShare>,
+}
+
+/// A host on one of its NICs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SeenHost {
+    /// Addresses and default routers.
+    pub lan: Lan,
+    /// The NIC's MAC.
+    pub mac: Mac,
+    /// Its MTU.
+    pub mtu: u16,
+}
+
+/// Keeps the kernel away from what is ours.
+pub trait HostShare: Send + fmt::Debug {
+    /// Takes these ports too, and gives those back.
+    fn hold(&mut self, more: &[Held], less: &[Held]) -> Result<(), HostError>;
+
+    /// Looks at the host anew, and follows its addresses.
+    fn look(&mut self) -> Result<SeenHost, HostError>;
+
+    /// Who of the host uses a port of the range.
+    fn conflicts(&self) -> Result<Vec<String>, HostError>;
+}
+
+/// Tells of changes as long as it lives.
+pub trait HostWatch: Send + fmt::Debug {}
 
 /// An interface of the host's own on a network.
 #[derive(Clone, PartialEq, Eq, Debug)]

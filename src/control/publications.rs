@@ -38,7 +38,10 @@ impl Control {
             self.state.insert_publication(record.clone());
         }
         let deltas = planned.iter().filter_map(|p| compile::publication(&self.state, &p.record));
-        self.send_deltas(deltas.collect());
+        let deltas = deltas.collect();
+        let held = self.held_by(planned.iter().map(|p| &p.record));
+        self.hold(&held, &[]);
+        self.send_deltas(deltas);
         let target = planned.first().and_then(|p| self.target(&p.record.endpoint));
         let Some(target) = target else { return };
         for Planned { record, sockets } in planned {
@@ -63,11 +66,13 @@ impl Control {
         let infos: Vec<_> = gone.iter().map(|p| self.publication_info(p)).collect();
         let changes: Vec<_> = gone.iter().map(Record::remove).collect();
         self.write(&changes)?;
+        let held = self.held_by(&gone);
         for publication in &gone {
             self.state.remove_publication(publication.id);
             self.close_listeners(publication.id);
         }
         self.send_deltas(gone.iter().map(|p| Delta::Unpublish(p.id)).collect());
+        self.hold(&[], &held);
         let endpoint = gone.first().and_then(|p| self.state.endpoints.get(&p.endpoint));
         if let Some(record) = endpoint.map(|e| e.record.clone()) {
             self.publication_event(

@@ -65,8 +65,10 @@ impl Control {
             }
             Err(error) => {
                 let failure = Some(error.to_string());
+                let watch = self.watch(&record);
+                let lan = Lan::default();
                 let uplink =
-                    UplinkState { record, failure, mtu: 0, uso: false, lan: Lan::default() };
+                    UplinkState { record, failure, mtu: 0, uso: false, lan, share: None, watch };
                 self.state.uplinks.insert(id, uplink);
                 let text = format!("uplink {name} does not work: {error}");
                 self.event(EventKind::UplinkLost, Some(&name), None, text);
@@ -179,6 +181,8 @@ impl Control {
         for publication in publications {
             self.state.insert_publication(publication.clone());
         }
+        let held = self.held_by(publications);
+        self.hold(&held, &[]);
         let deltas = publications.iter().filter_map(|p| compile::publication(&self.state, p));
         self.send_deltas(deltas.collect());
         // The keeper has them already.

@@ -11,6 +11,8 @@ use super::host_ports::HostPorts;
 use super::ipam::IpamError;
 use super::ipam::range::AddressRange;
 use super::numbers::Numbers;
+use super::outside::HostWatch;
+use super::share::Share;
 use super::store::record::{EndpointRecord, NetworkRecord, PublicationRecord, UplinkRecord};
 use crate::base::ids::{NetworkId, PortId, PublicationId, UplinkId};
 use crate::base::limits::{NETWORKS_MAX, PORTS_MAX, UPLINKS_MAX};
@@ -35,6 +37,11 @@ pub(super) struct UplinkState {
     pub(super) uso: bool,
     /// What the LAN gave us, by family: IPv4 by DHCP, IPv6 by router advertisements.
     pub(super) lan: Lan,
+    /// What sharing the host's address takes, while it does.
+    pub(super) share: Option<Share>,
+    /// Tells of changes of the host that an uplink which shares its address must know, working or not.
+    #[allow(dead_code, reason = "held for its drop")]
+    pub(super) watch: Option<Box<dyn HostWatch>>,
 }
 
 /// An endpoint and how it is.

@@ -9,6 +9,7 @@ use super::error::ControlError;
 use super::ipam::{IpamError, overlaps};
 use super::model::{EventKind, PacketSpec, UplinkInfo, UplinkKind, UplinkSpec};
 use super::networks::in_words;
+use super::share::Share;
 use super::state::UplinkState;
 use super::store::record::{Record, UplinkRecord};
 use super::{Control, names, random};
@@ -65,8 +66,10 @@ impl Control {
     ) -> Result<(), ControlError> {
         let (id, port) = (record.id, record.port);
         record.spec = spec;
-        // Out of the state, it is not in its own way.
-        let old = self.state.uplinks.remove(&id);
+        // Out of the state, it is not in its own way. Nor may its table be: what shares the host's address
+        // stands still for a moment.
+        let mut old = self.state.uplinks.remove(&id);
+        let stood = old.as_mut().and_then(|old| old.share.take()).is_some();
         let opened = self.check_kind(&record.spec.kind).and_then(|()| self.open_uplink(record));
         let written = opened.and_then(|opened| {
             self.write(&[opened.0.record.put()])?;
@@ -76,6 +79,9 @@ impl Control {
             Ok(opened) => opened,
             Err(error) => {
                 self.state.uplinks.extend(old.map(|old| (id, old)));
+                if stood {
+                    self.fail_uplink(port, format!("cannot be opened again: {error}"));
+                }
                 return Err(error);
             }
         };
@@ -91,16 +97,25 @@ impl Control {
     /// Opens what an uplink needs of the host.
     pub(super) fn open_uplink(
         &self,
-        record: UplinkRecord,
+        mut record: UplinkRecord,
     ) -> Result<(UplinkState, Vec<PacketSocket>), ControlError> {
+        // Before the first look, or what changes in between would not be seen.
+        let watch = self.watch(&record);
+        let (mut share, mut lan) = (None, Lan::default());
         let (sockets, mtu, uso) = match &record.spec.kind {
             UplinkKind::Sockets => (Vec::new(), MTU, false),
+            UplinkKind::Packet(packet) if packet.share_host_address => {
+                let opened = self.open_shared(&record, packet)?;
+                (record.mac, lan) = (opened.seen.mac, opened.seen.lan);
+                share = Some(Share::new(opened.ports, opened.host));
+                (vec![opened.socket], opened.seen.mtu, false)
+            }
             UplinkKind::Packet(packet) => {
                 let opened = self.outside.host.open_packet(&packet.interface, record.mac)?;
                 (opened.sockets, opened.mtu, opened.uso)
             }
         };
-        let uplink = UplinkState { record, failure: None, mtu, uso, lan: Lan::default() };
+        let uplink = UplinkState { record, failure: None, mtu, uso, lan, share, watch };
         Ok((uplink, sockets))
     }
 
@@ -187,6 +202,7 @@ impl Control {
             gateways: uplink.routers(),
             dns: uplink.lan.dns.iter().map(|dns| dns.ip()).collect(),
             mtu: uplink.mtu(),
+            shared: uplink.share.as_ref().map(Share::info),
             state: uplink.state_in_words(),
             networks: self.networks_naming(&record.spec.name).into_iter().map(name_of).collect(),
         }
@@ -231,14 +247,20 @@ impl Control {
 
     /// An uplink's NIC is gone.
     pub(super) fn uplink_dead(&mut self, port: PortId) {
+        self.fail_uplink(port, "its interface is gone".to_owned());
+    }
+
+    /// An uplink works no longer.
+    fn fail_uplink(&mut self, port: PortId, why: String) {
         let dead = self.state.uplinks.values_mut().find(|u| u.record.port == port);
         let Some(uplink) = dead else { return };
-        uplink.failure = Some("its interface is gone".to_owned());
+        let text = format!("uplink {} does not work: {why}", uplink.record.spec.name);
+        uplink.failure = Some(why);
+        uplink.share = None;
         let (id, name) = (uplink.record.id, uplink.record.spec.name.clone());
         self.resend_networks_of(&name);
         self.send_deltas(vec![Delta::RemovePort(port), Delta::RemoveUplink(id)]);
         self.outside.dataplane.send(Command::RemoveIo(port));
-        let text = format!("the interface of uplink {name} is gone");
         self.event(EventKind::UplinkLost, Some(&name), None, text);
     }
 
@@ -251,12 +273,16 @@ impl Control {
 
     fn check_packet(&self, packet: &PacketSpec) -> Result<(), ControlError> {
         if packet.share_host_address {
-            return Err(ControlError::unsupported(
-                "sharing the host's address is not part of this version",
-                "give the uplink an address of its own: --address CIDR, or --address dhcp",
-            ));
-        }
-        if packet.addresses.is_empty() && !packet.dhcp {
+            if packet.dhcp || !packet.addresses.is_empty() || !packet.gateways.is_empty() {
+                return Err(ControlError::invalid(
+                    format!(
+                        "the uplink on {} would share the host's address and have its own",
+                        packet.interface
+                    ),
+                    "leave out addresses and gateways: the host's are used",
+                ));
+            }
+        } else if packet.addresses.is_empty() && !packet.dhcp {
             return Err(ControlError::invalid(
                 format!("the uplink on {} has no address", packet.interface),
                 "give --address CIDR, or --address dhcp",
@@ -312,6 +338,11 @@ impl UplinkState {
             UplinkKind::Packet(packet) => Some(packet),
             UplinkKind::Sockets => None,
         }
+    }
+
+    /// Whether our addresses there are the host's as well.
+    pub(super) fn shares_host(&self) -> bool {
+        self.packet().is_some_and(|packet| packet.share_host_address)
     }
 
     /// Our addresses there, static ones first.

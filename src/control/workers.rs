@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crossbeam_channel::{Receiver, unbounded};
+use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::outside::{Dataplane, DataplaneError};
 use crate::base::hash::Seed;
@@ -26,14 +26,15 @@ pub enum StartError {
 }
 
 impl Workers {
-    /// Starts `count` workers; what they notice comes out of the receiver.
-    pub fn start(count: usize) -> Result<(Self, Receiver<Notice>), StartError> {
+    /// Starts `count` workers; what they notice comes out of the receiver, and what
+    /// others send.
+    pub fn start(count: usize) -> Result<(Self, Sender<Notice>, Receiver<Notice>), StartError> {
         if count != 1 {
             return Err(StartError::Count(count));
         }
         let (sender, notices) = unbounded();
         let seed = Seed(random::number()?);
-        Ok((Self(vec![Worker::start(seed, sender)?]), notices))
+        Ok((Self(vec![Worker::start(seed, sender.clone())?]), sender, notices))
     }
 }
 

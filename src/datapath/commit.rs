@@ -16,8 +16,8 @@ use crate::base::time::Time;
 use crate::config::{Port, PortKind};
 use crate::packet::{DropReason, FlowKey, Fragment, Parsed, Scope};
 use crate::stage::flow::{
-    Binding, Direction, Endpoint, Filtering, Flag, Flow, FlowIndex, HopId, MappingId, MappingTable,
-    TcpSegment, TcpState, Wanted,
+    Binding, Class, Direction, Endpoint, Filtering, Flag, Flow, FlowIndex, HopId, MappingId,
+    MappingTable, TcpSegment, TcpState, Wanted,
 };
 use crate::stage::route::icmp_error::IcmpError;
 use crate::stage::route::mtu;
@@ -28,6 +28,9 @@ use crate::wire::mac::Mac;
 /// Ports tried for a client that must be told apart from itself; the chance that all are taken is that
 /// of a container port with tens of thousands of connections from one address.
 const CLIENT_PORT_ATTEMPTS: u64 = 16;
+
+/// Connections that are over and that are forgotten for one port: some may have had another address's.
+const CLOSED_FLOWS_PER_PORT: usize = 8;
 
 /// Gives back what a flow held.
 pub(super) fn release(mappings: &mut MappingTable, hops: &mut HopTable, now: Time, flow: &Flow) {
@@ -180,7 +183,7 @@ impl Datapath {
         if !self.may_pass(port, route.egress, &slot.parsed, frame)? {
             return Ok(None);
         }
-        let (mut reply, mapping) = self.reply_key(port, route, &slot.key)?;
+        let (mut reply, mapping) = self.reply_key(frame.now, port, route, &slot.key)?;
         if mapping.is_none() && reply.src != slot.key.dst {
             self.tell_apart(&mut reply, slot.hash)?;
         }
@@ -255,6 +258,7 @@ impl Datapath {
     /// The key under which answers arrive, and the mapping they need.
     fn reply_key(
         &mut self,
+        now: Time,
         port: &Port,
         route: &Route,
         key: &FlowKey,
@@ -290,12 +294,28 @@ impl Datapath {
             })?;
             return Ok((reply, None));
         }
-        let id = self.mappings.acquire(&wanted)?;
+        let id = self.acquire(now, &wanted)?;
         let (to, port) = (route.to.0, remote_port(key.proto, route.to.1));
         let by_port = nat.filtering == Filtering::AddressAndPortDependent;
         self.mappings.add_contact(id, to, by_port.then_some(port));
         (reply.dst, reply.dst_port) = (outside, self.mappings.get(id).outside.port);
         Ok((reply, Some(id)))
+    }
+
+    /// A mapping; if no port is left, those of connections that are over are not kept for their four
+    /// minutes (RFC 5382 REQ-5 is for a NAT that can afford it): a few thousand ports would otherwise be
+    /// used up within a second of short connections.
+    fn acquire(&mut self, now: Time, wanted: &Wanted) -> Result<MappingId, DropReason> {
+        for _ in 0..CLOSED_FLOWS_PER_PORT {
+            match self.mappings.acquire(wanted) {
+                Err(DropReason::PortsExhausted) => {}
+                other => return other,
+            }
+            let Some(closed) = self.flows.oldest(Class::TcpTransitory) else { break };
+            let victim = self.flows.remove(closed);
+            self.evicted(now, &victim);
+        }
+        self.mappings.acquire(wanted)
     }
 
     /// Two publications of one container port may meet the same client address and port: the

@@ -29,6 +29,8 @@ pub enum Decision {
     /// To our own address on an uplink, where neither a publication nor a service waits: perhaps a
     /// mapping does.
     OwnAddress(UplinkId),
+    /// To an address that we share with the host, and none of our business: the kernel has it too.
+    Ignore,
     /// Refused, and the sender is told.
     Reject(DropReason, IcmpError),
     /// Dropped in silence.
@@ -118,6 +120,10 @@ pub fn bridge(tables: &Tables, from: &Port, to: PortId, notes: &mut Notes) -> De
 
 /// A packet that was handed to the router: the gateway of a network, or us on an uplink.
 pub fn route(tables: &Tables, from: &Port, key: &FlowKey, notes: &mut Notes) -> Decision {
+    if is_the_host_s(tables, from, key) {
+        notes.note("share", || format!("{}:{} is the host's", key.dst, key.dst_port));
+        return Decision::Ignore;
+    }
     if let Some(reason) = martian(key) {
         return Decision::Drop(reason);
     }
@@ -276,6 +282,11 @@ fn to_uplink(
         notes.note("route", || format!("{} is our own address on {}", key.dst, uplink.name));
         return Decision::OwnAddress(uplink.id);
     }
+    if uplink.shared && !has_ports(key.proto) {
+        // Answers could not be told from the host's own.
+        notes.note("nat", || format!("{} shares the host's address by ports", uplink.name));
+        return Decision::Reject(DropReason::NoAddress, IcmpError::NetUnreachable);
+    }
     let snat = if !must_masquerade(uplink, key.src) {
         Snat::Keep
     } else if let Some((addr, port)) = published_source(tables, from, uplink, own, key) {
@@ -310,7 +321,27 @@ fn published_source(
 /// IPv4 always, and IPv6's unique local addresses (RFC 4193), which nobody outside can answer. Global
 /// IPv6 addresses are routed as they are, unless the uplink says otherwise.
 fn must_masquerade(uplink: &Uplink, src: Addr) -> bool {
-    uplink.nat.nat66 || src.v6().is_none_or(|ip| ip.octets()[0] & 0xfe == 0xfc)
+    uplink.shared || uplink.nat.nat66 || src.v6().is_none_or(|ip| ip.octets()[0] & 0xfe == 0xfc)
+}
+
+/// Protocols whose packets say by a port, or a query's identifier, to whom of one address they belong.
+fn has_ports(proto: u8) -> bool {
+    matches!(proto, ipv6::TCP | ipv6::UDP | ipv6::SCTP | ipv6::ICMP | ipv6::ICMPV6)
+}
+
+/// Whether a packet that arrived at an address which we share with the host is the host's. Echo requests
+/// are the kernel's to answer. Nothing says that such a packet was dropped, since it was not: the kernel
+/// has it as well.
+fn is_the_host_s(tables: &Tables, from: &Port, key: &FlowKey) -> bool {
+    let Some(uplink) = tables.uplink_of(from.domain).filter(|uplink| uplink.shared) else {
+        return false;
+    };
+    let in_range = uplink.nat_ports.contains(&key.dst_port) && has_ports(key.proto);
+    let is_published = || {
+        let publication = tables.publications().lookup(key.proto, key.dst, key.dst_port);
+        publication.is_some_and(|p| p.target(key.dst.family(), key.dst_port).is_some())
+    };
+    !uplink.is_ours(key.dst) || !(in_range || is_published())
 }
 
 fn from_uplink(tables: &Tables, from: &Port, key: &FlowKey, notes: &mut Notes) -> Decision {

@@ -165,6 +165,28 @@ impl Datapath {
         Ok(true)
     }
 
+    /// What neighbours say to the host on an address that we share with it: we learn from it, and leave
+    /// the answer to the kernel. `true`: it was that.
+    pub(super) fn neighbours_of_host(
+        &mut self,
+        port: &Port,
+        parsed: &Parsed,
+        frame: &mut Frame<'_>,
+    ) -> bool {
+        let bytes = frame.batch.bytes(frame.at);
+        let (learned, solicited) = match parsed.l3 {
+            L3::Arp => (arp::reply_seen(bytes), arp::is_solicited(bytes, port.mac)),
+            L3::V6 if is_neighbour_discovery(parsed, bytes) => {
+                (ndp::learned(bytes, parsed), ndp::is_solicited(bytes, parsed))
+            }
+            _ => return false,
+        };
+        if let Some(learned) = learned {
+            self.neighbour_learned(frame.now, port.id, learned, solicited, frame.out);
+        }
+        true
+    }
+
     /// Somebody on an uplink told his MAC: release what waited for it.
     fn neighbour_learned(
         &mut self,
@@ -225,7 +247,9 @@ impl Datapath {
             // The address that the waiting packet has, too (RFC 4861 7.2.2): the neighbour learns it
             // by the way and need not ask in turn. And it can answer although it has no link-local
             // address yet.
-            let own = own.filter(|_| !addr.is_link_local());
+            // A shared address is the only one that surely is the host's: its link-local one need not be
+            // made of the MAC.
+            let own = own.filter(|_| uplink.shared || !addr.is_link_local());
             ndp::solicitation((mac, own.unwrap_or_else(|| link_local(mac))), addr, to)
         };
         self.emit_owned(port, question, out);

@@ -54,7 +54,7 @@ pub enum FlowEnd {
     Idle,
     /// The table was full, and it had no answer.
     EvictedUnanswered,
-    /// The table was full, and it was idle.
+    /// The table was full, and it was idle; or the ports were all in use, and it was over.
     EvictedIdle,
     /// What it was made by was changed or removed.
     Changed,

@@ -214,7 +214,10 @@ impl Datapath {
         self.fragments.tick(now);
         self.assembler.tick(now);
         for port in self.fragments.take_lost() {
-            self.drop_frame(port, DropReason::FragmentTimeout);
+            // On a shared address they may have been the host's.
+            if !self.shares_host(port) {
+                self.drop_frame(port, DropReason::FragmentTimeout);
+            }
         }
         self.refuse_syns(now, out);
         self.journal.tick(now);
@@ -280,6 +283,12 @@ impl Datapath {
         if let Some(counters) = self.counters.get_mut(usize::from(id.0)) {
             *counters = PortCounters::default();
         }
+    }
+
+    /// Whether a port's address is the host's as well.
+    fn shares_host(&self, port: PortId) -> bool {
+        let domain = self.tables.port(port).map(|port| port.domain);
+        domain.and_then(|id| self.tables.uplink_of(id)).is_some_and(|uplink| uplink.shared)
     }
 
     fn drop_frame(&mut self, port: PortId, reason: DropReason) {

@@ -96,6 +96,9 @@ impl Datapath {
         frame: &mut Frame<'_>,
     ) -> Result<(), DropReason> {
         let parsed = &slot.parsed;
+        if self.tables.uplink_of(port.domain).is_some_and(|u| u.shared) {
+            return self.from_shared_uplink(port, slot, frame);
+        }
         if slot.key.scope != Scope::Routed && !parsed.dst_mac.is_group() {
             return Err(DropReason::NotForUs);
         }
@@ -106,6 +109,30 @@ impl Datapath {
             return Err(DropReason::NotForUs);
         }
         self.routed(port, slot, frame)
+    }
+
+    /// The host's own frames come along: what is not ours is not dropped, it is ignored, and so not counted.
+    fn from_shared_uplink(
+        &mut self,
+        port: &Port,
+        slot: &Slot,
+        frame: &mut Frame<'_>,
+    ) -> Result<(), DropReason> {
+        let parsed = &slot.parsed;
+        if slot.key.scope != Scope::Routed || self.neighbours_of_host(port, parsed, frame) {
+            return Ok(());
+        }
+        if !parsed.is_ip() || !port.addrs.contains(&parsed.dst) {
+            return Ok(());
+        }
+        // An error about a flow that is none of ours, or a fragment whose first one was not seen: nobody
+        // can tell that it was not the host's.
+        let is_unknown = is_icmp_non_query(parsed, frame.batch.bytes(frame.at))
+            || parsed.fragment == Fragment::Later;
+        match self.routed(port, slot, frame) {
+            Err(_) if is_unknown => Ok(()),
+            other => other,
+        }
     }
 
     /// Learns where a station is, unless the configuration says it.
@@ -274,6 +301,7 @@ impl Datapath {
             Decision::Host(host) => self.to_host(port, host, slot, frame),
             Decision::OwnAddress(uplink) => match self.by_mapping(uplink, &slot.key) {
                 Ok(Some(target)) => self.commit_mapped(port, uplink, target, slot, frame),
+                Ok(None) | Err(_) if self.is_foreign_query(port, slot) => Ok(()),
                 Ok(None) if self.hold_syn(port, slot, frame) => Err(DropReason::NotPublished),
                 Ok(None) => self.to_own_address(port, slot, frame),
                 Err(reason) => {
@@ -281,6 +309,7 @@ impl Datapath {
                     Err(reason)
                 }
             },
+            Decision::Ignore => Ok(()),
             Decision::Reject(reason, error) => {
                 self.reject(port, &slot.parsed, error, reason, frame)
             }
@@ -325,6 +354,12 @@ impl Datapath {
             return Ok(());
         }
         self.reject(port, &slot.parsed, IcmpError::PortUnreachable, DropReason::NotPublished, frame)
+    }
+
+    /// An echo reply on a shared address that no mapping of ours waits for answers the host.
+    fn is_foreign_query(&self, port: &Port, slot: &Slot) -> bool {
+        matches!(slot.key.proto, ipv6::ICMP | ipv6::ICMPV6)
+            && self.tables.uplink_of(port.domain).is_some_and(|u| u.shared)
     }
 
     /// Answers a ping where it came from; `false`: it is none.

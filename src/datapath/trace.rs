@@ -104,6 +104,7 @@ fn report(notes: Notes, decision: Decision, datapath: &Datapath) -> TraceReport 
         ),
         Decision::Gateway => ("for the gateway itself".to_owned(), true, None),
         Decision::Host(port) => (format!("delivered to {}", name(port)), true, None),
+        Decision::Ignore => ("left to the host's kernel".to_owned(), false, None),
         Decision::OwnAddress(_) => (
             "for our own address on the uplink, where nothing is published".to_owned(),
             false,

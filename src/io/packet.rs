@@ -9,11 +9,16 @@
 //! network; the kernel strips the tag before a packet socket sees the frame, so they would look like
 //! ours if the filter did not drop them. What this machine itself sends is not shown to us.
 //!
+//! A socket that shares the host's address is not promiscuous and passes less: see [`filter`].
+//!
 //! A receive buffer that is too small loses frames in silence: [`PacketSocket::take_stats`] tells.
 #![allow(unsafe_code, reason = "packet socket options and recvmmsg have no safe wrapper")]
 
+mod filter;
+
 use std::io;
 use std::mem::size_of;
+use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use super::netlink::{Netlink, NetlinkError};
@@ -72,6 +77,25 @@ impl PacketSocket {
     /// Opens a socket on the interface of that name in the calling thread's network namespace, for
     /// frames to `mac` and to groups.
     pub fn open(interface: &str, mac: Mac) -> Result<Self, PacketError> {
+        Self::open_with(interface, true, &filter::own_address(mac))
+    }
+
+    /// Opens a socket for what is ours of the host's own address, whose MAC is `mac`: segments and
+    /// datagrams to these ports (or to more, if there are very many of them), and what neighbours and
+    /// routers say. Everything else stays the kernel's and costs us nothing.
+    pub fn open_shared(
+        interface: &str,
+        mac: Mac,
+        ports: &[RangeInclusive<u16>],
+    ) -> Result<Self, PacketError> {
+        Self::open_with(interface, false, &filter::shared_address(mac, ports))
+    }
+
+    fn open_with(
+        interface: &str,
+        promiscuous: bool,
+        program: &[libc::sock_filter],
+    ) -> Result<Self, PacketError> {
         let link = Netlink::open()?.link(interface)?;
         if link.mac.is_none() || link.loopback {
             return Err(PacketError::NotEthernet(interface.to_owned()));
@@ -90,21 +114,25 @@ impl PacketSocket {
         // SAFETY: the descriptor was just opened and is owned by nobody else.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         let mut socket = Self { fd, interface: link.index, receive_bytes: 0 };
-        socket.configure(mac)?;
+        socket.configure(program)?;
+        if promiscuous {
+            socket.be_promiscuous()?;
+        }
         socket.bind()?;
         Ok(socket)
     }
 
-    fn configure(&mut self, mac: Mac) -> Result<(), PacketError> {
+    fn configure(&mut self, program: &[libc::sock_filter]) -> Result<(), PacketError> {
         let on: libc::c_int = 1;
         self.set(libc::SOL_PACKET, libc::PACKET_VNET_HDR, "PACKET_VNET_HDR", &on)?;
         self.set(libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, "PACKET_IGNORE_OUTGOING", &on)?;
-        let program = filter(mac);
-        let program = libc::sock_fprog {
-            len: program.len() as libc::c_ushort,
-            filter: program.as_ptr().cast_mut(),
-        };
-        self.set(libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, "SO_ATTACH_FILTER", &program)?;
+        attach(self.fd.as_fd(), program)?;
+        self.receive_bytes = enlarge_buffers(self.fd.as_fd())
+            .map_err(|source| PacketError::Refused { request: "SO_RCVBUF", source })?;
+        Ok(())
+    }
+
+    fn be_promiscuous(&self) -> Result<(), PacketError> {
         let membership = libc::packet_mreq {
             mr_ifindex: self.interface.cast_signed(),
             mr_type: libc::PACKET_MR_PROMISC as libc::c_ushort,
@@ -112,10 +140,12 @@ impl PacketSocket {
             mr_address: [0; 8],
         };
         let request = "PACKET_ADD_MEMBERSHIP";
-        self.set(libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, request, &membership)?;
-        self.receive_bytes = enlarge_buffers(self.fd.as_fd())
-            .map_err(|source| PacketError::Refused { request: "SO_RCVBUF", source })?;
-        Ok(())
+        self.set(libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, request, &membership)
+    }
+
+    /// What changes the ports of a socket that shares the host's address, whoever reads it.
+    pub fn shared_ports(&self) -> io::Result<SharedPorts> {
+        Ok(SharedPorts(self.fd.try_clone()?))
     }
 
     fn bind(&self) -> Result<(), PacketError> {
@@ -146,18 +176,7 @@ impl PacketSocket {
         request: &'static str,
         value: &T,
     ) -> Result<(), PacketError> {
-        // SAFETY: every option passed here takes a plain struct of exactly this type; the filter's
-        // pointer in it is alive as long as the value.
-        let done = unsafe {
-            libc::setsockopt(
-                self.fd.as_raw_fd(),
-                level,
-                option,
-                std::ptr::from_ref(value).cast(),
-                size_of::<T>() as libc::socklen_t,
-            )
-        };
-        if done == 0 { Ok(()) } else { Err(refused(request)) }
+        set_option(self.fd.as_fd(), (level, option), request, value)
     }
 
     /// Receives one frame with its header. EAGAIN: none is there; see also
@@ -292,6 +311,45 @@ impl AsRawFd for PacketSocket {
     }
 }
 
+/// The filter of a socket that shares the host's address.
+#[derive(Debug)]
+pub struct SharedPorts(OwnedFd);
+
+impl SharedPorts {
+    /// Takes these ports from now on. The kernel exchanges the filter between two frames.
+    pub fn set(&self, mac: Mac, ports: &[RangeInclusive<u16>]) -> Result<(), PacketError> {
+        attach(self.0.as_fd(), &filter::shared_address(mac, ports))
+    }
+}
+
+fn attach(fd: BorrowedFd<'_>, program: &[libc::sock_filter]) -> Result<(), PacketError> {
+    let program = libc::sock_fprog {
+        len: program.len() as libc::c_ushort,
+        filter: program.as_ptr().cast_mut(),
+    };
+    set_option(fd, (libc::SOL_SOCKET, libc::SO_ATTACH_FILTER), "SO_ATTACH_FILTER", &program)
+}
+
+fn set_option<T>(
+    fd: BorrowedFd<'_>,
+    (level, option): (libc::c_int, libc::c_int),
+    request: &'static str,
+    value: &T,
+) -> Result<(), PacketError> {
+    // SAFETY: every option passed here takes a plain struct of exactly this type; the filter's pointer
+    // in it is alive as long as the value.
+    let done = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            level,
+            option,
+            std::ptr::from_ref(value).cast(),
+            size_of::<T>() as libc::socklen_t,
+        )
+    };
+    if done == 0 { Ok(()) } else { Err(refused(request)) }
+}
+
 /// As large as we may make them; the forced way takes CAP_NET_ADMIN in the first user namespace.
 fn enlarge_buffers(fd: BorrowedFd<'_>) -> io::Result<usize> {
     use rustix::net::sockopt;
@@ -302,41 +360,6 @@ fn enlarge_buffers(fd: BorrowedFd<'_>) -> io::Result<usize> {
         sockopt::set_socket_send_buffer_size(fd, PACKET_SEND_BYTES)?;
     }
     Ok(sockopt::socket_recv_buffer_size(fd)?)
-}
-
-/// The filter, in the kernel's classic language: see the head of this file.
-fn filter(mac: Mac) -> [libc::sock_filter; 10] {
-    const PASS: u8 = 8;
-    const DROP: u8 = 9;
-    const LOAD_WORD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
-    const LOAD_HALF: u32 = libc::BPF_LD | libc::BPF_H | libc::BPF_ABS;
-    const LOAD_BYTE: u32 = libc::BPF_LD | libc::BPF_B | libc::BPF_ABS;
-    const EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
-    const ANY_BIT: u32 = libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K;
-    const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
-    // `SKF_AD_OFF + SKF_AD_VLAN_TAG_PRESENT` of linux/filter.h: not a byte of the frame.
-    const VLAN_TAG_PRESENT: u32 = (-0x1000_i32 + 48).cast_unsigned();
-    let number = mac.to_u64();
-    let (high, low) = ((number >> 16) as u32, (number & 0xffff) as u32);
-    // A jump counts the instructions that it leaves out.
-    let op = |code: u32, k, if_true, if_false| libc::sock_filter {
-        code: code as u16,
-        jt: if_true,
-        jf: if_false,
-        k,
-    };
-    [
-        op(LOAD_BYTE, VLAN_TAG_PRESENT, 0, 0),
-        op(EQUAL, 0, 0, DROP - 2),
-        op(LOAD_BYTE, 0, 0, 0),
-        op(ANY_BIT, 1, PASS - 4, 0), // the group bit
-        op(LOAD_WORD, 0, 0, 0),
-        op(EQUAL, high, 0, DROP - 6),
-        op(LOAD_HALF, 4, 0, 0),
-        op(EQUAL, low, PASS - 8, DROP - 8),
-        op(RETURN, u32::MAX, 0, 0),
-        op(RETURN, 0, 0, 0),
-    ]
 }
 
 fn refused(request: &'static str) -> PacketError {

@@ -120,6 +120,9 @@ pub enum Notice {
     Configured(UplinkId, Lan),
     /// A packet of this port could begin no flow, for this reason.
     Shortage(PortId, DropReason),
+    /// Something about the host may have changed that an uplink which shares its address rests on; it is
+    /// time to look for conflicts, too, if so.
+    HostChanged(PortId, bool),
     /// A worker stopped on an error.
     Failed(String),
 }

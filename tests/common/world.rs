@@ -323,6 +323,7 @@ impl World {
             routers: vec![IpAddr::from([192, 0, 2, 254]).into(), "2001:db8:1::fe".parse().unwrap()],
             nat_ports: 1..=65535,
             nat: Default::default(),
+            shared: false,
             mtu,
         })));
         self.apply(Delta::Port(Arc::new(Port {

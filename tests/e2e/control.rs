@@ -56,7 +56,7 @@ impl Daemon {
         };
         let store = RedbStore::open(&paths.state_dir).unwrap();
         let keeper = HolderKeeper::new(dir.join("holder.sock"), || Ok(holder_command(10)));
-        let (workers, notices) = Workers::start(1).unwrap();
+        let (workers, _, notices) = Workers::start(1).unwrap();
         let config = Config::default();
         let settings = Settings {
             config,
@@ -69,7 +69,10 @@ impl Daemon {
             store: Box::new(store),
             dataplane: Box::new(workers),
             keeper: Box::new(keeper),
-            host: Box::new(SystemHost { queues: 1 }),
+            host: Box::new(SystemHost {
+                queues: 1,
+                sharing: wharf::control::sharing::Sharing::nowhere(),
+            }),
         };
         let control = Arc::new(Mutex::new(Control::new(settings, outside).unwrap()));
         let told = Arc::downgrade(&control);

@@ -31,6 +31,7 @@ mod published;
 mod refusals;
 mod resolver;
 mod same_network;
+mod share;
 mod socket_loop;
 mod sockets;
 mod store;

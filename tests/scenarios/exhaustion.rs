@@ -112,6 +112,33 @@ fn outside_ports_that_have_run_out_are_named_and_come_back() {
 }
 
 #[test]
+fn connections_that_are_over_give_their_ports_to_new_ones_when_there_are_no_others() {
+    for family in FAMILIES {
+        let mut world = World::new();
+        let net = world.network(NetworkOptions::default());
+        let (a, remote) = (world.endpoint(net), world.uplink());
+        world.change_uplink(|uplink| uplink.nat_ports = 5_000..=5_009);
+        let to = (remote.addr(family), 80);
+        let open = |world: &mut World, port| {
+            let syn = tcp(&a, a.router, port, to, "S", (0, 0), b"");
+            let there = world.pass_resolving(a.port, &syn, &remote);
+            let reply = tcp(&remote, UPLINK_MAC, 80, there.src(), "SA", (0, 1), b"");
+            world.pass(UPLINK_PORT, &reply);
+            there.src()
+        };
+        let stays = open(&mut world, 6_000);
+        for port in 7_000..7_100 {
+            let outside = open(&mut world, port);
+            assert_ne!(outside, stays);
+            world.pass(a.port, &tcp(&a, a.router, port, to, "RA", (1, 1), b""));
+        }
+        // One that is not over keeps its port.
+        let data = tcp(&remote, UPLINK_MAC, 80, stays, "A", (1, 1), b"data");
+        assert_eq!(world.pass(UPLINK_PORT, &data).dst(), (a.addr(family), 6_000));
+    }
+}
+
+#[test]
 fn a_mac_that_flaps_between_ports_stays_where_it_is_and_both_neighbours_go_on() {
     let mut world = World::new();
     let net = world.network(NetworkOptions { guard_off: true, ..NetworkOptions::default() });

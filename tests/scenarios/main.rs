@@ -18,6 +18,7 @@ mod protocols;
 mod publish;
 mod router;
 mod scale;
+mod share;
 #[path = "../common/soak.rs"]
 mod soak;
 #[path = "soak.rs"]

@@ -297,6 +297,7 @@ pub(crate) fn uplink(node: u8) -> [Delta; 2] {
         routers: Vec::new(),
         nat_ports: 1024..=65535,
         nat: Default::default(),
+        shared: false,
         mtu: 1500,
     };
     let port = Port {

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, Sender};
 
 use super::attaching::lock;
 use crate::cli::output::Failure;
@@ -10,8 +10,8 @@ use crate::control::Control;
 use crate::control::workers::Workers;
 use crate::worker::command::Notice;
 
-/// Starts the workers. What they notice comes out of the receiver.
-pub(super) fn start(count: usize) -> Result<(Workers, Receiver<Notice>), Failure> {
+/// Starts the workers. What they notice, and what others send, comes out of the receiver.
+pub(super) fn start(count: usize) -> Result<(Workers, Sender<Notice>, Receiver<Notice>), Failure> {
     Workers::start(count).map_err(|error| Failure::new(error.to_string()))
 }
 

@@ -39,6 +39,7 @@ use crate::config::Guise;
 use crate::control::config::{Config, ConfigError, DefaultUplink, Paths};
 use crate::control::keeper::HolderKeeper;
 use crate::control::netstate::SystemHost;
+use crate::control::sharing::Sharing;
 
 use crate::control::outside::{Keeper, NoKeeper};
 use crate::control::store::Store;
@@ -329,8 +330,9 @@ fn assemble(
     store: Box<dyn Store>,
     keeper: Box<dyn Keeper>,
 ) -> Result<Arc<Mutex<Control>>, Failure> {
-    let (dataplane, notices) = dataplane::start(config.workers.unwrap_or(1))?;
-    let host = Box::new(SystemHost { queues: QUEUES });
+    let (dataplane, notice, notices) = dataplane::start(config.workers.unwrap_or(1))?;
+    let sharing = Sharing::new(paths.runtime_dir.clone(), notice);
+    let host = Box::new(SystemHost { queues: QUEUES, sharing });
     let outside = Outside { store, dataplane: Box::new(dataplane), keeper, host };
     let settings = Settings { config, paths, clock: unix_millis, queues: QUEUES, guise };
     let control = Arc::new(Mutex::new(Control::new(settings, outside)?));
@@ -371,5 +373,6 @@ fn end(dir: &RuntimeDir, request: StopRequest, control: &Mutex<Control>) {
     {
         tracing::error!(%error, "the containers' interfaces stay");
     }
+    control.leave_host();
     tracing::info!("ended");
 }

@@ -12,7 +12,7 @@ pub use super::publish_spec::{PortRange, Proto, PublishSpec, PublishSpecError};
 pub use endpoint::{EndpointInfo, EndpointState, NamespaceId, PublicationInfo, PublishRequest};
 pub use network::{NetworkInfo, NetworkSpec, NetworkUpdate, SubnetInfo};
 pub use status::{ErrorBody, ErrorCode, EventInfo, EventKind, StatusInfo};
-pub use uplink::{PacketSpec, UplinkInfo, UplinkKind, UplinkSpec};
+pub use uplink::{PacketSpec, SharedInfo, UplinkInfo, UplinkKind, UplinkSpec};
 pub use views::{
     Deleted, FdbView, FlowEventView, FlowEventsView, FlowQuery, FlowView, NeighbourView, PortView,
     StatsInfo, TraceQuery,

@@ -46,6 +46,7 @@ pub enum EventKind {
     UplinkRemoved,
     UplinkLeased,
     UplinkLost,
+    UplinkConflict,
     EndpointAttached,
     EndpointDetached,
     EndpointRestored,

@@ -49,7 +49,7 @@ pub struct PacketSpec {
     /// Use the host's own address, with a port range that the kernel leaves alone.
     #[serde(default)]
     pub share_host_address: bool,
-    /// Outside ports for masquerade; all if not given.
+    /// Outside ports for masquerade; if not given, all, or 61440 to 65535 of the host's address.
     #[serde(default)]
     pub ports: Option<PortRange>,
     /// When one inside socket has one outside port: `endpoint-independent` if not given.
@@ -64,6 +64,15 @@ pub struct PacketSpec {
     /// Translate global IPv6 addresses, too.
     #[serde(default)]
     pub nat66: bool,
+}
+
+/// How an uplink shares the host's address.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SharedInfo {
+    /// Ports of the host's address that are the uplink's, published ones apart.
+    pub ports: PortRange,
+    /// Programs of the host that were found to use one of them since the uplink works.
+    pub conflicts: u64,
 }
 
 /// An uplink as it is.
@@ -87,6 +96,9 @@ pub struct UplinkInfo {
     pub dns: Vec<IpAddr>,
     /// Largest IP packet.
     pub mtu: u16,
+    /// What is ours of the host's address, if that is shared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<SharedInfo>,
     /// Works, or why not.
     pub state: String,
     /// Networks that leave by it.

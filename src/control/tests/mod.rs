@@ -16,7 +16,8 @@ use super::config::{Config, Paths};
 use super::ipam::Claim;
 use super::model::{ErrorCode, EventKind, NetworkSpec};
 use super::outside::{
-    Dataplane, DataplaneError, Host, HostError, HostInterface, Keeper, OpenedPacket,
+    Dataplane, DataplaneError, Host, HostError, HostInterface, HostWatch, Keeper, OpenedPacket,
+    OpenedShare, ShareRequest,
 };
 use super::store::Store;
 use super::store::memory::MemoryStore;
@@ -140,6 +141,18 @@ impl Host for Fake {
         }
         self.world().opened.push((interface.to_owned(), mac));
         Ok(OpenedPacket { sockets: Vec::new(), mtu: 1500, uso: false })
+    }
+
+    fn share(&self, request: &ShareRequest<'_>) -> Result<OpenedShare, HostError> {
+        self.check()?;
+        Err(HostError::Failed(format!("{} has no share for a test", request.interface)))
+    }
+
+    fn watch(&self, _: PortId) -> Result<Box<dyn HostWatch>, HostError> {
+        #[derive(Debug)]
+        struct Nobody;
+        impl HostWatch for Nobody {}
+        Ok(Box::new(Nobody))
     }
 
     fn listen(

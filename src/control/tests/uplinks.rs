@@ -1,4 +1,4 @@
-use super::ErrorCode::{Conflict, Exists, InUse, Invalid, System, Unsupported};
+use super::ErrorCode::{Conflict, Exists, InUse, Invalid, System};
 use super::*;
 use crate::control::model::{NetworkUpdate, PacketSpec, UplinkKind, UplinkSpec};
 use crate::datapath::Lan;
@@ -114,7 +114,7 @@ fn an_uplink_that_cannot_be_is_refused_with_the_reason() {
             Invalid,
             vec!["192.0.3.1 does not lie in 192.0.2.0/24"],
         ),
-        (eth1(&["192.0.2.9/24"], &|p| p.share_host_address = true), Unsupported, vec!["--address"]),
+        (eth1(&["192.0.2.9/24"], &|p| p.share_host_address = true), Invalid, vec!["leave out"]),
         (eth1(&["192.0.2.9/24"], &|p| p.interface = "nosuch0".into()), System, vec!["`nosuch0`"]),
     ] {
         refused(&daemon, &mut control, code, &words, |c| c.create_uplink(&spec));

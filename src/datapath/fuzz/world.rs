@@ -164,6 +164,7 @@ fn uplink(
         routers: vec![v4(192, 0, 2, 254), v6(LAN6, 0xfe)],
         nat_ports,
         nat,
+        shared: false,
         mtu,
     };
     let plug = Port {

@@ -18,6 +18,9 @@ pub struct Address {
     pub net: IpNet,
     /// Not usable yet: duplicate address detection runs (RFC 4862 section 5.4).
     pub tentative: bool,
+    /// Another one is to be preferred: a second of the same subnet, a temporary one (RFC 8981), or one
+    /// whose time is nearly over.
+    pub secondary: bool,
     /// Valid on this link only.
     pub link_local: bool,
 }
@@ -111,6 +114,7 @@ fn parse(message: RouteNetlinkMessage) -> Option<Address> {
     Some(Address {
         index: message.header.index,
         net: IpNet::new(local.or(peer)?, message.header.prefix_len).ok()?,
+        secondary: flags.intersects(AddressFlags::Secondary | AddressFlags::Deprecated),
         tentative: flags.contains(AddressFlags::Tentative),
         link_local: message.header.scope == AddressScope::Link,
     })

@@ -6,7 +6,9 @@
 
 mod address;
 mod link;
+mod monitor;
 mod neighbour;
+pub(in crate::io) mod raw;
 mod route;
 
 use std::io;
@@ -19,6 +21,7 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 pub use address::{Address, AddressOptions};
 pub use link::{Link, LinkStats};
+pub use monitor::{Monitor, Stop, Woken};
 pub use neighbour::Neighbour;
 pub use route::{NewRoute, Route};
 

@@ -220,6 +220,11 @@ impl FlowTable {
         Some(self.remove(FlowIndex(victim)))
     }
 
+    /// The flow of a class that has been idle for longest.
+    pub fn oldest(&self, class: Class) -> Option<FlowIndex> {
+        self.lists[class.index()].oldest().map(FlowIndex)
+    }
+
     /// Ends a flow and returns it.
     pub fn remove(&mut self, index: FlowIndex) -> Flow {
         let slot = index.0;
