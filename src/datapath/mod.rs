@@ -192,6 +192,7 @@ impl Datapath {
         self.neighbour_timers(now, out);
         self.lease_timers(now, out);
         self.sockets.tick(now, &mut out.sockets);
+        self.settle_sockets(now, out);
         self.fragments.tick(now);
         for port in self.fragments.take_lost() {
             self.drop_frame(port, DropReason::FragmentTimeout);

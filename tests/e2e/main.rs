@@ -7,6 +7,7 @@ mod commands;
 mod control;
 mod crowd;
 mod demo;
+mod endurance;
 mod frames;
 mod gone;
 #[path = "../common/daemon.rs"]
