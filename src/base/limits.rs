@@ -134,6 +134,9 @@ pub const SOCKET_FLOWS_PER_PORT_MAX: u32 = 16_384;
 pub const SOCKET_EMBRYONIC_PER_PORT_MAX: u32 = 512;
 /// Our own memory for one socket flow, busy or idle (the kernel's sockets hold the data).
 pub const SOCKET_FLOW_BYTES_MAX: usize = 1_024;
+/// Descriptors that flows leave to everything else: when flows have used up the limit, whoever asks why
+/// must still be answered, and containers come and go.
+pub const SOCKET_DESCRIPTORS_RESERVED: u64 = 64;
 /// Bytes of one TCP flow that came before an earlier segment and are held until it is there: the window
 /// of a fast stream, so that one late super-frame does not cost the sixteen behind it.
 pub const SOCKET_HELD_BYTES_PER_FLOW_MAX: usize = 1024 * 1024;

@@ -62,6 +62,8 @@ pub enum FlowEnd {
     Replaced,
     /// Somebody asked for it.
     Flushed,
+    /// The connection is over: the host's socket is closed.
+    Closed,
 }
 
 /// The beginning or the end of a flow.

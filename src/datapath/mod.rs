@@ -211,6 +211,7 @@ impl Datapath {
         self.sockets.tick(now, &mut out.sockets);
         self.name_timers(now, out);
         self.advertise_again(now, out);
+        self.settle_sockets(now, out);
         self.fragments.tick(now);
         self.assembler.tick(now);
         for port in self.fragments.take_lost() {

@@ -49,8 +49,7 @@ impl Datapath {
         let (hop_id, nat) = (flow.hops[direction.index()], flow.rewrite(direction));
         let Some(hop) = self.hops.get(hop_id).copied() else { return Err(DropReason::PortGone) };
         if hop.is_sockets() {
-            let (now, ingress, at) = (frame.now, frame.ingress, frame.at);
-            return self.to_sockets(now, ingress, parsed, at, frame.batch, frame.out);
+            return self.first_to_sockets(slot, frame);
         }
         let back = self.hops.get(flow.hops[direction.flip().index()]).map_or(hop.mtu, |h| h.mtu);
         let route = hop.is_routed().then_some((hop.dst_mac, hop.src_mac));

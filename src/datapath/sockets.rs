@@ -4,6 +4,9 @@
 //! [`SocketFlows`], which sees both of its sides.
 
 use super::decide::{NextHop, Route, Snat};
+use super::inspect::FlowEnd;
+use super::pipeline::Slot;
+use super::slow::Frame;
 use super::{Datapath, Output};
 use crate::base::ids::PortId;
 use crate::base::time::Time;
@@ -18,6 +21,7 @@ use crate::stage::sockets::{
     Forbidden, FrameSlot, Inside, ListenerId, Published, SocketEvent, SocketFlows, Target,
 };
 use crate::wire::addr::Addr;
+use crate::wire::ipv6;
 
 /// The port that replies to clients of published ports leave by where no network has a socket uplink.
 const CLIENTS_PORT: PortId = PortId(u16::MAX);
@@ -160,9 +164,44 @@ impl Datapath {
     /// Ends a batch of frames or socket events: what could wait is said now.
     pub fn flush_sockets(&mut self, now: Time, out: &mut Output) {
         self.sockets.flush(now, &mut out.sockets);
+        self.settle_sockets(now, out);
+    }
+
+    /// Counts what was dropped, and forgets the way of connections that are over: the four minutes that a
+    /// NAT remembers them (RFC 5382 REQ-5) are the host kernel's business here, and at a thousand
+    /// connections a second they would fill a container's share of the table.
+    pub(super) fn settle_sockets(&mut self, now: Time, out: &mut Output) {
         for (port, reason) in out.sockets.drops.drain(..) {
             self.count_drop(port, reason);
         }
+        for key in self.sockets.take_ended() {
+            self.forget_socket_flow(now, &key);
+        }
+    }
+
+    fn forget_socket_flow(&mut self, now: Time, key: &FlowKey) {
+        let Some((index, way)) = self.flows.lookup(key, key.hash(self.flows.seed())) else {
+            return;
+        };
+        let hop = self.hops.get(self.flows.get(index).hops[way.index()]);
+        if hop.is_some_and(super::hops::Hop::is_sockets) {
+            self.remove_flow(now, index, FlowEnd::Closed);
+        }
+    }
+
+    /// The same from the slow path, where the packet's flow is new: one that no socket took is forgotten.
+    pub(super) fn first_to_sockets(
+        &mut self,
+        slot: &Slot,
+        frame: &mut Frame<'_>,
+    ) -> Result<(), DropReason> {
+        let (now, ingress, at) = (frame.now, frame.ingress, frame.at);
+        let taken = self.to_sockets(now, ingress, &slot.parsed, at, frame.batch, frame.out);
+        if taken.is_err() && slot.key.proto == ipv6::TCP && !self.sockets.answers_client(&slot.key)
+        {
+            self.forget_socket_flow(now, &slot.key);
+        }
+        taken
     }
 
     /// Connections of a listening socket are for a container from now on.

@@ -5,9 +5,10 @@
 //! descriptor leaves the poller by itself, so closing costs one system call.
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use hashbrown::HashMap;
+use rustix::process::{Resource, getrlimit};
 
 use super::features::Feature;
 use super::host_calls::{self as calls, Control, Name};
@@ -16,7 +17,7 @@ use super::host_inbox::{Inbox, Inboxed};
 use super::host_listen::{Listener, Transport};
 use super::host_ping::{self, RawId};
 use super::poller::{Poller, Ready, Token, Wish};
-use crate::base::limits::{BATCH_FRAMES_MAX, SOCKET_HELD_RANGES_MAX};
+use crate::base::limits::{BATCH_FRAMES_MAX, SOCKET_DESCRIPTORS_RESERVED, SOCKET_HELD_RANGES_MAX};
 use crate::packet::FrameBatch;
 use crate::stage::sockets::{
     ListenerId, Parts, Room, SockAddr, SocketCall, SocketError, SocketEvent, SocketId, SocketKind,
@@ -105,15 +106,19 @@ pub struct HostSockets {
     inbox: Inbox,
     /// Sockets that have had their turn and not been read empty: the poller will not name them again.
     unread: Vec<Via>,
+    /// Descriptors from this number on are not for flows. The kernel gives the lowest that is free.
+    descriptors: u64,
 }
 
 impl HostSockets {
-    /// No sockets.
+    /// No sockets. How many there may be is what the process's limit of open files says now.
     pub fn new(features: Features) -> Self {
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         Self {
             tables: std::array::from_fn(|_| Vec::new()),
             listeners: HashMap::new(),
             features,
+            descriptors: limit.saturating_sub(SOCKET_DESCRIPTORS_RESERVED),
             scratch: vec![0; if features.peek_offset { 0 } else { SCRATCH }].into_boxed_slice(),
             inbox: Inbox::new(),
             unread: Vec::new(),
@@ -297,6 +302,12 @@ impl HostSockets {
         table.get_mut(id.slot() as usize)?.as_mut().filter(|entry| entry.id == id)
     }
 
+    /// Refuses a descriptor that is not for flows, as the kernel would.
+    fn within(&self, fd: &OwnedFd) -> io::Result<()> {
+        let fits = u64::from(fd.as_raw_fd().unsigned_abs()) < self.descriptors;
+        if fits { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EMFILE)) }
+    }
+
     fn keep(
         &mut self,
         poller: &Poller,
@@ -322,6 +333,7 @@ impl HostSockets {
     fn connect(&mut self, poller: &Poller, socket: SocketId, to: SockAddr) -> Executed<'static> {
         let v4 = to.addr.is_v4();
         let result = calls::socket(v4, libc::SOCK_STREAM, 0).and_then(|fd| {
+            self.within(&fd)?;
             prepare_stream(fd.as_fd())?;
             let connecting = match calls::connect(fd.as_fd(), &Name::new(to.addr, to.port, v4)) {
                 Ok(()) => false,
@@ -359,6 +371,10 @@ impl HostSockets {
                 Err(error) => return none(Some(explain(&error, true))),
             }
         };
+        if let Err(error) = self.within(&fd) {
+            reset_at_close(fd.as_fd());
+            return none(Some(explain(&error, true)));
+        }
         let local = calls::local_name(fd.as_fd()).ok().and_then(|name| name.get());
         let room = room(fd.as_fd());
         let kept = self.keep(poller, (fd, socket), from_v4(client), false);
@@ -377,6 +393,7 @@ impl HostSockets {
             _ => calls::socket(v4, libc::SOCK_DGRAM, 0).map(|fd| (fd, None)),
         };
         let result = opened.and_then(|(fd, raw)| {
+            self.within(&fd)?;
             host_datagrams::prepare(fd.as_fd(), v4, self.features);
             self.keep(poller, (fd, socket), v4, false)?;
             if let Some(entry) = self.entry(socket) {
@@ -399,9 +416,7 @@ impl HostSockets {
             && let Some(entry) = place.take_if(|entry| entry.id == socket)
             && reset
         {
-            // On, no time: `close` sends a reset (socket(7)).
-            let fd = entry.fd.as_fd();
-            let _ = calls::set_option(fd, libc::SOL_SOCKET, libc::SO_LINGER, &[1, 0]);
+            reset_at_close(entry.fd.as_fd());
         }
         Executed::Done
     }
@@ -431,6 +446,11 @@ fn datagram_socket<'a>(
             Some((listener.as_fd(), listener.is_v4(), None))
         }
     }
+}
+
+/// On, no time: `close` sends a reset (socket(7)).
+fn reset_at_close(fd: BorrowedFd<'_>) {
+    let _ = calls::set_option(fd, libc::SOL_SOCKET, libc::SO_LINGER, &[1, 0]);
 }
 
 fn from_v4(name: Name) -> bool {

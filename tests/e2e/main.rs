@@ -8,6 +8,7 @@ mod control;
 mod crowd;
 mod datagrams;
 mod demo;
+mod endurance;
 mod frames;
 mod gone;
 mod guests;

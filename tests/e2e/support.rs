@@ -30,6 +30,10 @@ const DIRECTORY: &str = "WHARF_E2E_DIRECTORY";
 const TIMEOUT: &str = "30";
 /// No test with a daemon takes this many seconds unless it hangs, even on a busy machine.
 const WORLD_TIMEOUT: &str = "90";
+/// What a test measured begins with this in its output, and is shown.
+pub(crate) const REPORT: &str = "endurance: ";
+/// Nor does one of endurance so many.
+const LONG_TIMEOUT: &str = "600";
 /// How long a test waits for something that the kernel does on its own.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -46,6 +50,15 @@ pub(crate) fn isolated(name: &str, body: impl FnOnce()) {
 /// tests that start daemons. When the test ends, however it ends, so does every process that anybody
 /// in it has started, and the directory is removed.
 pub(crate) fn in_world(name: &str, body: impl FnOnce(&Path)) {
+    in_world_for(name, WORLD_TIMEOUT, body);
+}
+
+/// The same for what takes long in full (`scripts/endurance`).
+pub(crate) fn in_long_world(name: &str, body: impl FnOnce(&Path)) {
+    in_world_for(name, LONG_TIMEOUT, body);
+}
+
+fn in_world_for(name: &str, timeout: &str, body: impl FnOnce(&Path)) {
     if inside(name) {
         prepare_network().expect("lo comes up");
         let directory = std::env::var_os(DIRECTORY).expect("set by the outer run");
@@ -55,7 +68,7 @@ pub(crate) fn in_world(name: &str, body: impl FnOnce(&Path)) {
     // A shell as the first process collects the orphans of the others.
     let init =
         ["--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", "\"$@\"; exit $?", "init"];
-    run_inside(name, WORLD_TIMEOUT, &init, |command| {
+    run_inside(name, timeout, &init, |command| {
         command.env(DIRECTORY, directory.path());
     });
 }
@@ -80,6 +93,10 @@ fn run_inside(name: &str, timeout: &str, more: &[&str], prepare: impl FnOnce(&mu
     if !output.status.success() || !ran {
         let stderr = String::from_utf8_lossy(&output.stderr);
         panic!("{name} failed in its namespace ({}):\n{stdout}\n{stderr}", output.status);
+    }
+    // The first of them stands behind the test's name.
+    for said in stdout.lines().filter_map(|line| line.split_once(REPORT)) {
+        println!("{REPORT}{}", said.1);
     }
 }
 

@@ -120,7 +120,7 @@ impl SocketFlows {
                 self.tcp.accepted(socket, (client, local), room, shared, out);
             }
             SocketEvent::NotAccepted { socket, error } => {
-                self.tcp.not_accepted(socket, error, shared);
+                self.tcp.not_accepted(socket, error, shared, out);
             }
             SocketEvent::ListenerDrained { .. } => {}
             SocketEvent::Datagram {
@@ -234,6 +234,12 @@ impl SocketFlows {
     /// Number of TCP flows, UDP sockets and ping sockets.
     pub fn counts(&self) -> [usize; 3] {
         [self.tcp.len(), self.udp.len(), self.ping.len()]
+    }
+
+    /// Keys of the TCP connections that are over since this was asked last: whoever remembers something
+    /// about their packets may forget it.
+    pub fn take_ended(&mut self) -> Vec<FlowKey> {
+        std::mem::take(&mut self.shared.ended)
     }
 
     /// Bytes of segments that wait for an earlier one.

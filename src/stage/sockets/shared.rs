@@ -13,7 +13,7 @@ use crate::base::limits::{
 };
 use crate::base::rate::TokenBucket;
 use crate::base::time::Time;
-use crate::packet::DropReason;
+use crate::packet::{DropReason, FlowKey};
 use crate::wire::addr::Addr;
 
 /// What a flow must know of the plug through which its container's frames come.
@@ -152,6 +152,8 @@ pub(super) struct Shared {
     pub(super) refusals: TokenBucket,
     /// Segments that wait for an earlier one.
     pub(super) held: Held,
+    /// Connections that are over, and have not been told of.
+    pub(super) ended: Vec<FlowKey>,
 }
 
 impl Shared {
@@ -165,6 +167,7 @@ impl Shared {
             stats: Stats::default(),
             refusals: TokenBucket::new(per_second, per_second),
             held: Held::default(),
+            ended: Vec::new(),
         }
     }
 

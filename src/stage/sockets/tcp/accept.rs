@@ -11,7 +11,7 @@ use super::segment::Segment;
 use super::seq::Seq;
 use crate::base::ids::DomainId;
 use crate::base::time::{Span, Time};
-use crate::packet::{FlowKey, Scope};
+use crate::packet::{DropReason, FlowKey, Scope};
 use crate::stage::sockets::calls::{
     ListenerId, Room, SockAddr, SocketCall, SocketError, SocketId, SocketOutput,
 };
@@ -183,6 +183,7 @@ impl TcpFlows {
         socket: SocketId,
         error: Option<SocketError>,
         shared: &mut Shared,
+        out: &mut SocketOutput,
     ) {
         let listener = self.asked_by(socket);
         if let Some(flow) = self.slab.get_mut(socket).filter(|f| f.state == TcpState::Accepting) {
@@ -192,8 +193,9 @@ impl TcpFlows {
         let Some(id) = listener else { return };
         match (error, self.listeners.known.get_mut(&id)) {
             (None, Some(listener)) => listener.ready = false,
-            (Some(_), Some(_)) => {
+            (Some(_), Some(listener)) => {
                 shared.stats.limits_met += 1;
+                out.dropped(listener.published.target.port, DropReason::SocketLimit);
                 self.listeners.wait(id, shared.now);
             }
             (_, None) => {}

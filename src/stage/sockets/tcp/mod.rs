@@ -293,6 +293,9 @@ impl TcpFlows {
         }
         self.second_tries.remove(&flow.id);
         let key = flow.key;
+        if flow.state != TcpState::Accepting {
+            shared.ended.push(key);
+        }
         self.index_remove(slot, &key, shared);
         if let Some(flow) = self.slab.remove(slot) {
             self.time_waits -= usize::from(flow.waits);
