@@ -31,6 +31,7 @@ fn world() -> (World, Host) {
         routers: vec![],
         nat_ports: 1024..=65535,
         mtu: 1500,
+        nat: Default::default(),
     })));
     world.apply(Delta::Port(Arc::new(Port {
         id: UPLINK_PORT,
