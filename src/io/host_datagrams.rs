@@ -4,8 +4,9 @@ use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
 
 use super::host_calls::{self as calls, Control, Name, Received};
+use super::host_errors::explain;
 use super::host_ping::RawId;
-use super::host_sockets::{Features, explain};
+use super::host_sockets::Features;
 use crate::packet::FrameBatch;
 use crate::stage::sockets::{FrameSlot, SockAddr, SocketError, SocketEvent, SocketId};
 use crate::wire::addr::Addr;

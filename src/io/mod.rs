@@ -12,6 +12,7 @@ pub mod fdpass;
 pub mod features;
 mod host_calls;
 mod host_datagrams;
+mod host_errors;
 mod host_inbox;
 pub mod host_listen;
 mod host_ping;

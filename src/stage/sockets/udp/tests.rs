@@ -186,6 +186,23 @@ fn a_train_that_arrives_becomes_a_super_frame() {
 }
 
 #[test]
+fn a_traceroute_s_ttl_is_kept_less_the_gateway_s_hop_and_others_are_the_host_s_business() {
+    for (v4, ttl_at) in [(true, 14 + 8), (false, 14 + 7)] {
+        for (ttl, sent) in [(2, Some(1)), (30, Some(29)), (31, Some(30)), (32, None), (64, None)] {
+            let mut rig = Rig::new(v4);
+            let mut buf = testing::udp(rig.inside, 5000, rig.outside, 33_434, b"probe");
+            buf.frame().bytes_mut()[ttl_at] = ttl;
+            rig.frame(buf).unwrap();
+            let calls = rig.calls();
+            assert!(
+                matches!(calls[..], [SocketCall::Open { .. }, SocketCall::SendTo { ttl, .. }] if ttl == sent),
+                "{calls:?}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_socket_lives_five_minutes_after_its_last_datagram_and_a_resolver_s_half_a_minute() {
     let mut rig = Rig::new(true);
     let socket = rig.opened();
