@@ -5,6 +5,7 @@
 mod bridge;
 mod exhaustion;
 mod fragments;
+mod guise;
 mod host;
 mod isolation;
 mod lease;
