@@ -22,6 +22,7 @@ pub const TARGETS: &[Target] = &[
     ("parse", parse),
     ("sockets", crate::stage::sockets::fuzz::fuzz),
     ("datapath", crate::datapath::fuzz::fuzz),
+    ("dns", crate::stage::dns::fuzz::fuzz),
 ];
 
 /// Options of TCP and NDP, and checksums, over arbitrary bytes.

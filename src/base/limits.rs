@@ -152,6 +152,44 @@ pub const SOCKET_UDP_TRAIN_MAX: u32 = 63;
 pub const SOCKET_UDP_TRAIN_BYTES_MAX: u32 = 65_000;
 /// Datagrams of one socket received in a row before others have their turn: some 50 µs.
 pub const SOCKET_RECEIVE_TURN: usize = 128;
+/// Names asked of the host's resolvers at one time, per worker; each takes a descriptor or two.
+pub const NAMES_ASKED_MAX: usize = 512;
+/// Queries of one port that wait for an answer, so that one container's flood leaves the others theirs.
+pub const NAMES_WAITING_PER_PORT_MAX: u32 = 128;
+/// Queries that wait for the same answer.
+pub const NAMES_WAITING_ALIKE_MAX: usize = 64;
+/// How often one name is asked for, all resolvers together: twice round the three of a resolv.conf.
+pub const NAMES_ATTEMPTS_MAX: u8 = 6;
+/// The host's resolvers that are asked; the C library takes three.
+pub const NAMES_RESOLVERS_MAX: usize = 8;
+/// When a client is told that nobody answers: before the C library's own patience (5 s) ends.
+pub const NAMES_PATIENCE: Span = Span::from_millis(4_500);
+/// Answers kept, per worker.
+pub const NAMES_CACHED_MAX: usize = 8_192;
+/// Of these, on the account of one port.
+pub const NAMES_CACHED_PER_PORT_MAX: usize = NAMES_CACHED_MAX / 4;
+/// Bytes of them.
+pub const NAMES_CACHED_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Of these, on the account of one port.
+pub const NAMES_CACHED_BYTES_PER_PORT_MAX: usize = NAMES_CACHED_BYTES_MAX / 4;
+/// Seconds an answer is kept at most, whatever it says.
+pub const NAMES_TTL_MAX: u32 = 3_600;
+/// Seconds it is kept that there is no such name: somebody may be about to make it (RFC 2308 5 allows hours).
+pub const NAMES_NEGATIVE_TTL_MAX: u32 = 300;
+/// How long it is kept that nobody answers (RFC 9520 3.2 asks for a second at least).
+pub const NAMES_FAILURE_KEPT: Span = Span::from_secs(1);
+/// Connections to name servers of ours, per worker: at 10 KiB each, 2.5 MB.
+pub const NAMES_STREAMS_MAX: usize = 256;
+/// Of these, one port's.
+pub const NAMES_STREAMS_PER_PORT_MAX: u32 = 16;
+/// Queries of one connection that are being answered; the next one is left in the client's send queue.
+pub const NAMES_PIPELINED_MAX: u32 = 16;
+/// Bytes of answers that a connection's client has not taken, before no further query is read of it.
+pub const NAMES_STREAM_BACKLOG_MAX: usize = 64 * 1024;
+/// Bytes of a query on a connection. One with every option that exists has a few hundred.
+pub const NAMES_QUERY_BYTES_MAX: usize = 4_096;
+/// A connection on which nothing happens is closed (RFC 7766 6.2.3 asks for a few seconds).
+pub const NAMES_STREAM_IDLE: Span = Span::from_secs(10);
 /// Resets and ICMP errors a second that segments without a flow may cause, per worker.
 pub const SOCKET_REFUSALS_PER_SECOND: u64 = 1_000;
 

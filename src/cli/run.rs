@@ -206,9 +206,10 @@ fn write_resolver(dns: &[IpAddr], search: &[String]) -> Option<String> {
     overlay_file(Path::new("/etc/resolv.conf"), content.as_bytes()).err().map(|e| e.to_string())
 }
 
-/// `resolv.conf(5)`.
+/// `resolv.conf(5)`. Names without a dot are containers' before they are anything in a search domain.
 fn resolver(dns: &[IpAddr], search: &[String]) -> String {
-    let search = (!search.is_empty()).then(|| format!("search {}\n", search.join(" ")));
+    let search =
+        (!search.is_empty()).then(|| format!("search {}\noptions ndots:0\n", search.join(" ")));
     let servers = dns.iter().map(|server| format!("nameserver {server}\n"));
     search.into_iter().chain(servers).collect()
 }
@@ -287,6 +288,9 @@ mod tests {
     fn the_resolver_s_file_names_servers_of_both_families() {
         let dns = ["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
         let text = resolver(&dns, &["blue".to_owned(), "wharf".to_owned()]);
-        assert_eq!(text, "search blue wharf\nnameserver 10.0.0.1\nnameserver fd00::1\n");
+        assert_eq!(
+            text,
+            "search blue wharf\noptions ndots:0\nnameserver 10.0.0.1\nnameserver fd00::1\n"
+        );
     }
 }

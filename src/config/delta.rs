@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Network, Port, Uplink};
 use crate::base::ids::{NetworkId, PortId, PublicationId, UplinkId};
-use crate::stage::dns::Zone;
+use crate::stage::dns::{Named, Zone};
 use crate::stage::service::publish::Publication;
 use crate::wire::addr::Addr;
 
@@ -27,8 +27,10 @@ pub enum Delta {
     Publish(Publication),
     /// A publication goes.
     Unpublish(PublicationId),
-    /// What a network's name server knows.
+    /// All that a network's name server knows.
     Names(NetworkId, Arc<Zone>),
+    /// What one endpoint of a network is called from now on; nothing, if it is gone.
+    Name(NetworkId, PortId, Option<Arc<Named>>),
     /// Whom name servers ask about everything else, in order.
     Resolvers(Arc<[Addr]>),
     /// The host's own addresses: published ports answer on them from inside, too.

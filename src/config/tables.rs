@@ -43,9 +43,8 @@ pub struct Tables {
     routes: RouteTable<RouteTarget>,
     publications: PublishTable,
     host_addrs: Arc<[Addr]>,
-    zones: HashMap<NetworkId, Arc<Zone>>,
+    zones: HashMap<NetworkId, Zone>,
     no_zone: Zone,
-    resolvers: Arc<[Addr]>,
     generation: Generation,
 }
 
@@ -139,12 +138,7 @@ impl Tables {
 
     /// What a network's name server knows.
     pub fn zone(&self, id: NetworkId) -> &Zone {
-        self.zones.get(&id).map_or(&self.no_zone, |zone| zone)
-    }
-
-    /// Whom name servers ask.
-    pub fn resolvers(&self) -> &[Addr] {
-        &self.resolvers
+        self.zones.get(&id).unwrap_or(&self.no_zone)
     }
 
     /// Whether `addr` is one at which published ports answer: the host's, or ours on an uplink.
@@ -183,13 +177,14 @@ impl Tables {
             Delta::HostAddresses(addrs) => self.host_addrs = Arc::clone(addrs),
             // No flow rests on these.
             Delta::Names(id, zone) => {
-                self.zones.insert(*id, Arc::clone(zone));
+                self.zones.insert(*id, Zone::clone(zone));
                 return;
             }
-            Delta::Resolvers(resolvers) => {
-                self.resolvers = Arc::clone(resolvers);
+            Delta::Name(id, endpoint, named) => {
+                self.zones.entry(*id).or_default().put(*endpoint, named.clone());
                 return;
             }
+            Delta::Resolvers(_) => return,
         }
         self.bump();
     }

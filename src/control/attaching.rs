@@ -17,7 +17,7 @@ use crate::wire::mac::Mac;
 /// Frames that wait in a TAP's ring: the kernel's 500 lose bursts of small frames.
 const TXQUEUELEN: u32 = 2_000;
 /// Digits of an identity that make a name for who has none.
-const SHORT_ID: usize = 12;
+pub(super) const SHORT_ID: usize = 12;
 
 impl Control {
     /// Attaches a container whose TAP's queues are `taps`.
@@ -191,7 +191,7 @@ impl Control {
             .zip(endpoint)
             .map(|(network, endpoint)| compile::endpoint(&network.record, endpoint));
         self.send_deltas(delta.into_iter().collect());
-        self.send_names(record.network);
+        self.send_name(record, true);
     }
 
     fn reply(&self, record: &EndpointRecord) -> Result<Attached, ControlError> {
@@ -205,7 +205,7 @@ impl Control {
             gateways: info.gateways,
             routes: Vec::new(),
             dns: self.dns_for(record),
-            search: Vec::new(),
+            search: self.search_domains(record),
             mtu: info.mtu.into(),
             txqueuelen: TXQUEUELEN,
             published: info.published.iter().map(ToString::to_string).collect(),

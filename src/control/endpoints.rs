@@ -65,7 +65,7 @@ impl Control {
         self.send_deltas(unpublish);
         self.unplug(id, record.port);
         self.retarget(&record.name);
-        self.send_names(record.network);
+        self.send_name(&record, false);
         let network = self.state.network_name(record.network).to_owned();
         let text = format!("{} detached: {reason}", record.name);
         self.event(kind, Some(&network), Some(&record.name), text);

@@ -54,6 +54,11 @@ impl Host for SystemHost {
         name_servers(&text)
     }
 
+    fn search_domains(&self) -> Vec<String> {
+        let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        search_domains(&text)
+    }
+
     fn open_packet(&self, interface: &str, mac: Mac) -> Result<OpenedPacket, HostError> {
         let link = Netlink::open()?.link(interface)?;
         if !link.up {
@@ -119,6 +124,16 @@ fn name_servers(text: &str) -> Vec<IpAddr> {
     addrs
 }
 
+/// Search domains of a `resolv.conf`: of several lines the last one counts (resolv.conf(5)).
+fn search_domains(text: &str) -> Vec<String> {
+    const DOMAINS_MAX: usize = 6;
+    let is_setting = |line: &&str| line.starts_with("search") || line.starts_with("domain");
+    let last = text.lines().map(str::trim).filter(is_setting).last();
+    let domains = last.into_iter().flat_map(|line| line.split_whitespace().skip(1));
+    let usable = domains.map(|d| d.trim_end_matches('.')).filter(|d| !d.is_empty());
+    usable.take(DOMAINS_MAX).map(str::to_owned).collect()
+}
+
 impl From<NetlinkError> for HostError {
     fn from(error: NetlinkError) -> Self {
         match error.errno() {
@@ -162,6 +177,13 @@ mod tests {
         };
         assert_eq!(name_servers(text), addrs(&["127.0.0.53", "9.9.9.9", "2620:fe::fe"]));
         assert_eq!(name_servers("nameserver 0.0.0.0\n"), addrs(&["127.0.0.1"]));
+    }
+
+    #[test]
+    fn search_domains_are_those_of_the_last_line_that_names_any() {
+        let text = "domain old.test\nsearch  a.test b.test.\t.\nnameserver 192.0.2.1\n";
+        assert_eq!(search_domains(text), ["a.test", "b.test"]);
+        assert_eq!(search_domains("nameserver 192.0.2.1\n"), Vec::<String>::new());
     }
 
     #[test]

@@ -82,6 +82,11 @@ pub trait Host: Send + fmt::Debug {
     /// Its name servers, also those on its loopback.
     fn name_servers(&self) -> Vec<IpAddr>;
 
+    /// Domains in which it looks for short names.
+    fn search_domains(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Opens a NIC for frames to `mac`.
     fn open_packet(&self, interface: &str, mac: Mac) -> Result<OpenedPacket, HostError>;
 

@@ -31,6 +31,7 @@ mod send;
 mod slow;
 mod sockets;
 mod trace;
+mod upstream;
 
 use hashbrown::HashMap;
 
@@ -53,6 +54,7 @@ use self::egress::Tally;
 use self::hops::HopTable;
 use self::inspect::{FlowEnd, FlowFilter};
 use self::journal::Journal;
+use self::names::Names;
 pub use self::output::{Event, FrameRef, Lan, OutFrame, Output};
 use self::pipeline::Scratch;
 
@@ -82,6 +84,7 @@ pub struct Datapath {
     counters: Vec<PortCounters>,
     totals: counters::Totals,
     sockets: SocketFlows,
+    names: Names,
     seed: Seed,
     scratch: Scratch,
     tally: Tally,
@@ -120,6 +123,7 @@ impl Datapath {
             counters: Vec::new(),
             totals: counters::Totals::default(),
             sockets: SocketFlows::new(seed),
+            names: Names::new(seed),
             seed,
             scratch: Scratch::default(),
             tally: Tally::NOTHING,
@@ -147,6 +151,7 @@ impl Datapath {
             }
             Delta::Publish(publication) => self.reserve(publication, true),
             Delta::Uplink(uplink) => self.uplink_changes(uplink),
+            Delta::Resolvers(servers) => self.names.set_servers(servers),
             Delta::Unpublish(id) => {
                 if let Some(publication) = self.tables.publications().get(*id).cloned() {
                     self.reserve(&publication, false);
@@ -200,6 +205,7 @@ impl Datapath {
         self.neighbour_timers(now, out);
         self.lease_timers(now, out);
         self.sockets.tick(now, &mut out.sockets);
+        self.name_timers(now, out);
         self.fragments.tick(now);
         self.assembler.tick(now);
         for port in self.fragments.take_lost() {
@@ -237,6 +243,7 @@ impl Datapath {
             self.assembler.next_deadline(),
             self.sockets.next_deadline(),
             self.held_syns.next_deadline(),
+            self.names.next_deadline(),
         ]
         .into_iter()
         .flatten()
@@ -256,6 +263,7 @@ impl Datapath {
 
     fn forget_port(&mut self, now: Time, id: PortId, out: &mut Output) {
         self.sockets.remove_port(now, id, &mut out.sockets);
+        self.names.remove_port(id);
         self.flush_flows(now, &FlowFilter { port: Some(id), ..FlowFilter::default() });
         for fdb in self.fdbs.values_mut() {
             fdb.remove_port(id);

@@ -302,8 +302,8 @@ impl Datapath {
         let network = self.tables.network_of(port.domain);
         let query = network.is_some_and(|network| Self::is_query(network, &slot.key));
         let host = network.and_then(|n| n.host_port).filter(|host| *host != port.id);
-        if query && self.name_server(port, slot, frame)? {
-            return Ok(());
+        if query {
+            return self.name_server(port, slot, frame);
         }
         if let Some(host) = host {
             return self.to_host(port, host, slot, frame);

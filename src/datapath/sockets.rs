@@ -101,17 +101,12 @@ impl Datapath {
         pieces
     }
 
-    /// What the gateway's address stands for: a resolver of the host, as a name server; the host's
-    /// loopback, if this network's containers may reach it; what the guise says.
+    /// What the gateway's address stands for: the host's loopback, if this network's containers may
+    /// reach it; what the guise says.
     pub(super) fn redirect(&self, key: &FlowKey) -> Option<Addr> {
         let network = self.tables.network_of(key.domain)?;
         if !network.is_gateway(key.dst) {
             return None;
-        }
-        if Self::is_query(network, key)
-            && let Some(resolver) = self.resolver(network, key.dst)
-        {
-            return Some(resolver);
         }
         match network.stands_for(key.dst) {
             Some(Stands::Host(addr)) => return Some(addr),
@@ -157,7 +152,9 @@ impl Datapath {
 
     /// Takes in what happened to a host socket.
     pub fn socket_event(&mut self, now: Time, event: SocketEvent<'_>, out: &mut Output) {
-        self.sockets.event(now, event, &mut out.sockets);
+        if let Some(event) = self.upstream_event(now, event, out) {
+            self.sockets.event(now, event, &mut out.sockets);
+        }
     }
 
     /// Ends a batch of frames or socket events: what could wait is said now.

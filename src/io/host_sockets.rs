@@ -27,7 +27,7 @@ use crate::wire::vnet::HEADER_LEN as VNET_LEN;
 /// Tokens of this file: the two highest bits are `01`.
 const TAG: u64 = 1 << 62;
 /// Tokens of listeners, among those: no [`SocketKind`] has this number.
-const LISTENER: u64 = 3 << 60;
+const LISTENER: u64 = 7 << 59;
 /// What a peek without SO_PEEK_OFF copies away into.
 const SCRATCH: usize = 128 * 1024;
 
@@ -98,7 +98,7 @@ pub(super) struct Entry {
 #[derive(Debug)]
 pub struct HostSockets {
     /// By kind and slot.
-    tables: [Vec<Option<Entry>>; 3],
+    tables: [Vec<Option<Entry>>; 5],
     listeners: HashMap<ListenerId, Listener>,
     features: Features,
     scratch: Box<[u8]>,
@@ -111,7 +111,7 @@ impl HostSockets {
     /// No sockets.
     pub fn new(features: Features) -> Self {
         Self {
-            tables: [Vec::new(), Vec::new(), Vec::new()],
+            tables: std::array::from_fn(|_| Vec::new()),
             listeners: HashMap::new(),
             features,
             scratch: vec![0; if features.peek_offset { 0 } else { SCRATCH }].into_boxed_slice(),
@@ -154,13 +154,13 @@ impl HostSockets {
     /// What a readiness means: up to two events.
     pub fn ready(&mut self, ready: &Ready) -> [Option<SocketEvent<'static>>; 2] {
         let token = ready.token.0 & !(3 << 62);
-        if token >> 60 == LISTENER >> 60 {
+        if token >> 59 == LISTENER >> 59 {
             let listener = ListenerId(token as u32);
             return [Some(SocketEvent::Incoming { listener }), None];
         }
         let socket = SocketId::from_token(token);
         let Some(entry) = self.entry(socket) else { return [None, None] };
-        if socket.kind() == SocketKind::Tcp {
+        if matches!(socket.kind(), SocketKind::Tcp | SocketKind::NameTcp) {
             return entry.stream_ready(ready);
         }
         let errors = ready.error.then_some(SocketEvent::ErrorsWaiting { socket });
@@ -207,6 +207,10 @@ impl HostSockets {
                     _ => Executed::Done,
                 }
             }
+            SocketCall::SendMade { socket, to, start, len } => {
+                let range = start as usize..start as usize + len as usize;
+                self.send_made(socket, to, out.made.get(range).unwrap_or_default())
+            }
             SocketCall::Receive { via, headers } => self.receive(via, headers, received),
             SocketCall::Send { socket, .. }
             | SocketCall::WatchWritable { socket }
@@ -222,6 +226,26 @@ impl HostSockets {
                 };
                 let offset = self.features.peek_offset;
                 entry.execute(poller, (call, out), sent, (received, &mut self.scratch, offset))
+            }
+        }
+    }
+
+    fn send_made(&mut self, socket: SocketId, to: SockAddr, bytes: &[u8]) -> Executed<'static> {
+        let features = self.features;
+        let Some(entry) = self.entry(socket) else { return Executed::Done };
+        let parts = [IoSlice::new(bytes)];
+        if socket.kind() == SocketKind::NameTcp {
+            return Executed::Event(entry.send(&parts));
+        }
+        let v4 = entry.v4;
+        let datagram = host_datagrams::Outgoing { from: None, to, segment: 0, ttl: None, v4 };
+        match host_datagrams::send(entry.fd.as_fd(), datagram, &parts, features) {
+            Ok(()) => Executed::Done,
+            Err(error) => {
+                let (offender, echo_seq) = (crate::wire::addr::Addr::UNSPECIFIED, 0);
+                let error = explain(&error, v4);
+                let event = SocketEvent::DatagramError { socket, error, offender, to, echo_seq };
+                Executed::Event(event)
             }
         }
     }
@@ -281,7 +305,7 @@ impl HostSockets {
         connecting: bool,
     ) -> io::Result<()> {
         // A datagram socket would be reported writable for every datagram that has left.
-        let stream = id.kind() == SocketKind::Tcp;
+        let stream = matches!(id.kind(), SocketKind::Tcp | SocketKind::NameTcp);
         let wish = if stream { Wish::Stream } else { Wish::Read };
         poller.add(&fd, Token(TAG | id.token()), wish)?;
         let table = &mut self.tables[id.kind() as usize];
@@ -350,9 +374,7 @@ impl HostSockets {
     fn open(&mut self, poller: &Poller, socket: SocketId, v4: bool) -> Executed<'static> {
         let opened = match socket.kind() {
             SocketKind::Ping => host_ping::open(v4),
-            SocketKind::Tcp | SocketKind::Udp => {
-                calls::socket(v4, libc::SOCK_DGRAM, 0).map(|fd| (fd, None))
-            }
+            _ => calls::socket(v4, libc::SOCK_DGRAM, 0).map(|fd| (fd, None)),
         };
         let result = opened.and_then(|(fd, raw)| {
             host_datagrams::prepare(fd.as_fd(), v4, self.features);
@@ -395,7 +417,7 @@ fn prepare_stream(fd: BorrowedFd<'_>) -> io::Result<()> {
 
 /// A socket of datagrams, whether it is one of IPv4, and its identifier if it is a raw one.
 fn datagram_socket<'a>(
-    tables: &'a [Vec<Option<Entry>>; 3],
+    tables: &'a [Vec<Option<Entry>>; 5],
     listeners: &'a HashMap<ListenerId, Listener>,
     via: Via,
 ) -> Option<(BorrowedFd<'a>, bool, Option<RawId>)> {
@@ -448,7 +470,7 @@ impl Entry {
         let (socket, fd) = (self.id, self.fd.as_fd());
         let done = match *call {
             SocketCall::Send { parts, .. } => {
-                return Executed::Event(self.send(&Gather::new(out, parts, sent)));
+                return Executed::Event(self.send(Gather::new(out, parts, sent).parts()));
             }
             SocketCall::Peek { offset, len, headers, .. } => {
                 if peek_offset
@@ -490,9 +512,9 @@ impl Entry {
         Ok(())
     }
 
-    fn send(&self, gather: &Gather<'_>) -> SocketEvent<'static> {
+    fn send(&self, parts: &[IoSlice<'_>]) -> SocketEvent<'static> {
         let (socket, fd) = (self.id, self.fd.as_fd());
-        let accepted = match calls::send(fd, None, gather.parts(), &mut Control::new()) {
+        let accepted = match calls::send(fd, None, parts, &mut Control::new()) {
             Ok(n) => n as u32,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             Err(error) => {

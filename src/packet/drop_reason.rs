@@ -112,10 +112,12 @@ pub enum DropReason {
     SocketLimit,
     /// A TCP segment that came before an earlier one and found no room to wait for it.
     TcpOutOfOrder,
+    /// The name server has too many queries waiting, or the port has its share of them.
+    NameLimit,
 }
 
 /// Reason, name and explanation, in the order of the enum (a test holds them together).
-const TABLE: [(DropReason, &str, &str); 53] = [
+const TABLE: [(DropReason, &str, &str); 54] = [
     (DropReason::Truncated, "truncated", "Shorter than its headers say"),
     (DropReason::Malformed, "malformed", "Contradictory or impossible header fields"),
     (DropReason::OffloadHeader, "offload-header", "A virtio-net header that contradicts its frame"),
@@ -233,6 +235,7 @@ const TABLE: [(DropReason, &str, &str); 53] = [
         "tcp-out-of-order",
         "A TCP segment that came before an earlier one and found no room to wait for it",
     ),
+    (DropReason::NameLimit, "name-limit", "Too many queries wait at the name server"),
 ];
 
 impl DropReason {

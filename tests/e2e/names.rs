@@ -51,7 +51,7 @@ fn answer(query: &[u8], addr: Ipv4Addr, whole: bool) -> Vec<u8> {
     let mut reply = Packet::new_reply(query.id());
     reply.questions.clone_from(&query.questions);
     reply.set_flags(PacketFlag::RECURSION_DESIRED | PacketFlag::RECURSION_AVAILABLE);
-    let many = question.qname.to_string() == "many.test";
+    let many = question.qname.to_string().eq_ignore_ascii_case("many.test");
     if many && !whole {
         reply.set_flags(PacketFlag::TRUNCATION);
     } else if question.qtype == QTYPE::TYPE(TYPE::A) {

@@ -1,17 +1,17 @@
 //! From a query to an answer (RFC 1035, EDNS of RFC 6891).
 
-use simple_dns::rdata::{OPT, PTR, RData};
+use simple_dns::rdata::{PTR, RData, SRV};
 use simple_dns::{
     CLASS, Name, OPCODE, Packet, PacketFlag, QCLASS, QTYPE, Question, RCODE, ResourceRecord, TYPE,
 };
 
-use super::Zone;
+use super::message::{self, Edns, Message};
+use super::zone::Service;
+use super::{EDNS_SIZE, Zone};
 use crate::wire::addr::Addr;
 
 /// Containers come and go: an answer is good for this many seconds.
 const TTL: u32 = 5;
-/// The largest datagram that passes everywhere without fragments (DNS flag day 2020).
-const EDNS_SIZE: u16 = 1232;
 
 /// What became of a query.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -24,33 +24,61 @@ pub enum Answer {
     Nonsense,
 }
 
-/// Answers a query from what the zone knows.
-pub fn answer(zone: &Zone, query: &[u8]) -> Answer {
-    let Ok(packet) = Packet::parse(query) else { return Answer::Nonsense };
-    if packet.has_flags(PacketFlag::RESPONSE) {
+/// Records of an answer: those that were asked for, and what whoever asks will ask next.
+#[derive(Default)]
+struct Found<'a> {
+    answers: Vec<ResourceRecord<'a>>,
+    additional: Vec<ResourceRecord<'a>>,
+}
+
+/// Answers a query from what the zone knows; `stream` says that it came on a connection.
+pub fn answer(zone: &Zone, query: &[u8], stream: bool) -> Answer {
+    let Some(view) = Message::new(query) else { return malformed(query) };
+    let Some(records) = view.records() else { return malformed(query) };
+    if view.is_response() {
         return Answer::Nonsense;
     }
-    let [question] = packet.questions.as_slice() else { return Answer::Forward };
+    let edns = view.edns(&records);
+    if edns.is_some_and(|edns| edns.version != 0) {
+        return Answer::Known(message::bad_version(&view));
+    }
+    let Ok(packet) = Packet::parse(query) else { return malformed(query) };
+    let [question] = packet.questions.as_slice() else { return malformed(query) };
     let internet = matches!(question.qclass, QCLASS::CLASS(CLASS::IN) | QCLASS::ANY);
     if packet.opcode() != OPCODE::StandardQuery || !internet {
         return Answer::Forward;
     }
-    let name = name_of(question);
-    let known = match reverse(&name) {
-        Some(addr) if question.qtype == QTYPE::TYPE(TYPE::PTR) => by_addr(zone, question, addr),
-        _ => zone.addrs(&name).map(|addrs| (RCODE::NoError, records(question, addrs))),
-    };
-    let Some((code, answers)) = known else { return Answer::Forward };
-    finish(&packet, code, answers)
+    let Some((code, found)) = find(zone, question) else { return Answer::Forward };
+    finish(&packet, code, found, Asked { edns, stream })
 }
 
-/// The answer of somebody who will not say: there is nobody to forward it to.
+/// The answer of somebody who will not say: there is nobody to ask.
 pub fn refuse(query: &[u8]) -> Option<Vec<u8>> {
+    let view = Message::new(query)?;
+    let edns = view.edns(&view.records()?);
     let packet = Packet::parse(query).ok()?;
-    match finish(&packet, RCODE::Refused, Vec::new()) {
+    match finish(&packet, RCODE::Refused, Found::default(), Asked { edns, stream: true }) {
         Answer::Known(bytes) => Some(bytes),
         Answer::Forward | Answer::Nonsense => None,
     }
+}
+
+/// What looks like a query and cannot be read is told so; an answer is never answered.
+fn malformed(query: &[u8]) -> Answer {
+    message::format_error(query).map_or(Answer::Nonsense, Answer::Known)
+}
+
+fn find<'a>(zone: &Zone, question: &Question<'a>) -> Option<(RCODE, Found<'a>)> {
+    let name = name_of(question);
+    if let Some(addr) = reverse(&name).filter(|_| question.qtype == QTYPE::TYPE(TYPE::PTR)) {
+        return by_addr(zone, question, addr);
+    }
+    if let Some(addrs) = zone.addrs(&name) {
+        let answers = addresses(&question.qname, question.qtype, addrs);
+        return Some((RCODE::NoError, Found { answers, ..Found::default() }));
+    }
+    let services = zone.services(&name)?;
+    Some((RCODE::NoError, by_service(zone, question, services)))
 }
 
 fn name_of(question: &Question<'_>) -> String {
@@ -60,8 +88,8 @@ fn name_of(question: &Question<'_>) -> String {
     name
 }
 
-fn records<'a>(question: &Question<'a>, addrs: &[Addr]) -> Vec<ResourceRecord<'a>> {
-    let wanted = |v4: bool| match question.qtype {
+fn addresses<'a>(name: &Name<'a>, kind: QTYPE, addrs: &[Addr]) -> Vec<ResourceRecord<'a>> {
+    let wanted = |v4: bool| match kind {
         QTYPE::TYPE(TYPE::A) => v4,
         QTYPE::TYPE(TYPE::AAAA) => !v4,
         QTYPE::ANY => true,
@@ -72,21 +100,33 @@ fn records<'a>(question: &Question<'a>, addrs: &[Addr]) -> Vec<ResourceRecord<'a
         None => addr.v6().map(|ip| RData::AAAA(ip.into())),
     };
     let wanted = addrs.iter().filter(|addr| wanted(addr.is_v4()));
-    let record = |data| ResourceRecord::new(question.qname.clone(), CLASS::IN, TTL, data);
+    let record = |data| ResourceRecord::new(name.clone(), CLASS::IN, TTL, data);
     wanted.filter_map(data).map(record).collect()
 }
 
-fn by_addr<'a>(
-    zone: &Zone,
-    question: &Question<'a>,
-    addr: Addr,
-) -> Option<(RCODE, Vec<ResourceRecord<'a>>)> {
+fn by_service<'a>(zone: &Zone, question: &Question<'a>, services: &[Service]) -> Found<'a> {
+    let mut found = Found::default();
+    if !matches!(question.qtype, QTYPE::TYPE(TYPE::SRV) | QTYPE::ANY) {
+        return found;
+    }
+    for service in services {
+        let Ok(target) = Name::new(&service.target).map(Name::into_owned) else { continue };
+        let addrs = zone.addrs(&service.target).unwrap_or_default();
+        found.additional.extend(addresses(&target, QTYPE::ANY, addrs));
+        let data = SRV { priority: 0, weight: 0, port: service.port, target };
+        let (name, data) = (question.qname.clone(), RData::SRV(data));
+        found.answers.push(ResourceRecord::new(name, CLASS::IN, TTL, data));
+    }
+    found
+}
+
+fn by_addr<'a>(zone: &Zone, question: &Question<'a>, addr: Addr) -> Option<(RCODE, Found<'a>)> {
     let Some(name) = zone.name(addr) else {
-        return zone.contains(addr).then(|| (RCODE::NameError, Vec::new()));
+        return zone.contains(addr).then(|| (RCODE::NameError, Found::default()));
     };
     let data = RData::PTR(PTR(Name::new(name).ok()?.into_owned()));
-    let record = ResourceRecord::new(question.qname.clone(), CLASS::IN, TTL, data);
-    Some((RCODE::NoError, vec![record]))
+    let answers = vec![ResourceRecord::new(question.qname.clone(), CLASS::IN, TTL, data)];
+    Some((RCODE::NoError, Found { answers, ..Found::default() }))
 }
 
 /// The address in a name below `in-addr.arpa` or `ip6.arpa` (RFC 3596 2.5).
@@ -111,39 +151,58 @@ fn reverse(name: &str) -> Option<Addr> {
     nibbles.next().is_none().then(|| Addr::from_v6_bytes(bytes))
 }
 
-fn finish<'a>(query: &Packet<'a>, code: RCODE, answers: Vec<ResourceRecord<'a>>) -> Answer {
+/// How a query was asked.
+#[derive(Clone, Copy)]
+struct Asked {
+    edns: Option<Edns>,
+    stream: bool,
+}
+
+fn finish<'a>(query: &Packet<'a>, code: RCODE, found: Found<'a>, asked: Asked) -> Answer {
     let mut reply = Packet::new_reply(query.id());
     *reply.opcode_mut() = query.opcode();
     *reply.rcode_mut() = code;
     reply.questions.clone_from(&query.questions);
-    reply.answers = answers;
+    (reply.answers, reply.additional_records) = (found.answers, found.additional);
     reply.set_flags(PacketFlag::RECURSION_AVAILABLE);
-    if query.has_flags(PacketFlag::RECURSION_DESIRED) {
-        reply.set_flags(PacketFlag::RECURSION_DESIRED);
-    }
-    if query.opt().is_some() {
-        // RFC 6891 7: who asks with it is answered with it.
-        let opt = OPT { opt_codes: Vec::new(), udp_packet_size: EDNS_SIZE, version: 0 };
-        *reply.opt_mut() = Some(opt);
-    }
-    let room = query.opt().map_or(512, |opt| opt.udp_packet_size.clamp(512, EDNS_SIZE));
-    match reply.build_bytes_vec_compressed() {
-        Ok(bytes) if bytes.len() <= usize::from(room) => Answer::Known(bytes),
-        // More than fits, which takes dozens of containers behind one alias: some of them will do.
-        Ok(_) => {
-            let fewer = reply.answers.len() / 2;
-            let answers = reply.answers.drain(..fewer).collect();
-            finish(query, code, answers)
+    for flag in [PacketFlag::RECURSION_DESIRED, PacketFlag::CHECKING_DISABLED] {
+        if query.has_flags(flag) {
+            reply.set_flags(flag);
         }
-        Err(_) => Answer::Nonsense,
+    }
+    let room = message::room(asked.edns, asked.stream);
+    loop {
+        let Ok(mut bytes) = reply.build_bytes_vec_compressed() else { return Answer::Nonsense };
+        if let Some(edns) = asked.edns {
+            // RFC 6891 7: who asks with it is answered with it.
+            message::append_opt(&mut bytes, EDNS_SIZE, edns.dnssec);
+        }
+        if bytes.len() <= room {
+            return Answer::Known(bytes);
+        }
+        if !reply.additional_records.is_empty() {
+            reply.additional_records.clear();
+            continue;
+        }
+        if reply.answers.is_empty() {
+            return Answer::Nonsense;
+        }
+        // More than fits, which takes dozens of containers behind one alias: some of them will do for
+        // those who do not come back by TCP.
+        reply.set_flags(PacketFlag::TRUNCATION);
+        let fewer = reply.answers.len() / 2;
+        reply.answers.truncate(fewer);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use simple_dns::rdata::OPT;
 
     use super::*;
+    use crate::base::ids::PortId;
+    use crate::stage::dns::Named;
 
     fn addr(text: &str) -> Addr {
         text.parse().unwrap()
@@ -153,8 +212,13 @@ mod tests {
         let mut zone = Zone::new(vec![(addr("10.20.0.0"), 24), (addr("fd20::"), 64)]);
         for (name, at) in [("web", "10.20.0.2"), ("web", "fd20::2"), ("four", "10.20.0.4")] {
             zone.add(name, addr(at));
-            zone.add_reverse(addr(at), &format!("{name}.blue"));
         }
+        let web = Named {
+            names: Vec::new(),
+            whole: "web.blue".to_owned(),
+            addrs: vec![addr("10.20.0.2"), addr("fd20::2")],
+        };
+        zone.put(PortId(1), Some(web.into()));
         zone
     }
 
@@ -172,7 +236,8 @@ mod tests {
 
     /// Code and data of the answer, in words; none if it is forwarded.
     fn asked(name: &str, qtype: TYPE) -> Option<(RCODE, Vec<String>)> {
-        let Answer::Known(bytes) = answer(&zone(), &ask(name, QTYPE::TYPE(qtype), false)) else {
+        let Answer::Known(bytes) = answer(&zone(), &ask(name, QTYPE::TYPE(qtype), false), false)
+        else {
             return None;
         };
         let reply = Packet::parse(&bytes).unwrap();
@@ -215,7 +280,7 @@ mod tests {
     fn who_asks_with_edns_is_answered_with_it() {
         for edns in [false, true] {
             let query = ask("web", QTYPE::TYPE(TYPE::A), edns);
-            let Answer::Known(bytes) = answer(&zone(), &query) else { panic!() };
+            let Answer::Known(bytes) = answer(&zone(), &query, false) else { panic!() };
             assert_eq!(Packet::parse(&bytes).unwrap().opt().is_some(), edns);
         }
     }
@@ -224,11 +289,64 @@ mod tests {
     fn an_alias_of_more_containers_than_fit_gives_some_of_them() {
         let mut zone = Zone::default();
         (0..200).for_each(|n| zone.add("all", Addr::from_v4_bytes([10, 0, 0, n])));
-        let Answer::Known(bytes) = answer(&zone, &ask("all", QTYPE::TYPE(TYPE::A), false)) else {
+        let Answer::Known(bytes) = answer(&zone, &ask("all", QTYPE::TYPE(TYPE::A), false), false)
+        else {
             panic!()
         };
         assert!(bytes.len() <= 512);
-        assert!(Packet::parse(&bytes).unwrap().answers.len() > 10);
+        let reply = Packet::parse(&bytes).unwrap();
+        assert!(reply.answers.len() > 10 && reply.has_flags(PacketFlag::TRUNCATION));
+        let query = ask("all", QTYPE::TYPE(TYPE::A), false);
+        let Answer::Known(bytes) = answer(&zone, &query, true) else { panic!() };
+        let reply = Packet::parse(&bytes).unwrap();
+        assert_eq!(reply.answers.len(), 200, "a connection takes them all");
+        assert!(!reply.has_flags(PacketFlag::TRUNCATION));
+    }
+
+    #[test]
+    fn a_service_is_found_with_its_port_and_the_addresses_that_will_be_asked_for_next() {
+        let mut zone = zone();
+        for target in ["web", "four"] {
+            zone.add_service("_http._tcp.shop", Service { port: 8080, target: target.to_owned() });
+        }
+        let query = ask("_HTTP._tcp.Shop", QTYPE::TYPE(TYPE::SRV), true);
+        let Answer::Known(bytes) = answer(&zone, &query, false) else { panic!() };
+        let reply = Packet::parse(&bytes).unwrap();
+        let target = |record: &ResourceRecord<'_>| match &record.rdata {
+            RData::SRV(srv) => (srv.port, srv.target.to_string()),
+            other => panic!("{other:?}"),
+        };
+        let targets: Vec<_> = reply.answers.iter().map(target).collect();
+        assert_eq!(targets, [(8080, "web".to_owned()), (8080, "four".to_owned())]);
+        assert_eq!(reply.additional_records.len(), 3, "two of `web`, one of `four`");
+        let query = ask("_http._tcp.shop", QTYPE::TYPE(TYPE::A), false);
+        let Answer::Known(bytes) = answer(&zone, &query, false) else { panic!() };
+        let reply = Packet::parse(&bytes).unwrap();
+        assert_eq!((reply.rcode(), reply.answers.len()), (RCODE::NoError, 0));
+    }
+
+    #[test]
+    fn dnssec_s_bit_comes_back_and_an_unknown_version_is_refused() {
+        let mut query = ask("web", QTYPE::TYPE(TYPE::A), true);
+        let flags = query.len() - 4;
+        query[flags] |= 0x80;
+        let Answer::Known(bytes) = answer(&zone(), &query, false) else { panic!() };
+        let reply = Message::new(&bytes).unwrap();
+        assert!(reply.edns(&reply.records().unwrap()).unwrap().dnssec);
+        query[flags - 1] = 1;
+        let Answer::Known(bytes) = answer(&zone(), &query, false) else { panic!() };
+        let reply = Message::new(&bytes).unwrap();
+        assert_eq!(reply.code(reply.edns(&reply.records().unwrap())), 16);
+    }
+
+    #[test]
+    fn a_query_that_cannot_be_read_is_told_so() {
+        let mut query = ask("web", QTYPE::TYPE(TYPE::A), false);
+        query[5] = 2;
+        let Answer::Known(bytes) = answer(&zone(), &query, false) else { panic!() };
+        assert_eq!(bytes, [0, 77, 0x81, 0x81, 0, 0, 0, 0, 0, 0, 0, 0]);
+        query[2] |= 0x80;
+        assert_eq!(answer(&zone(), &query, false), Answer::Nonsense);
     }
 
     #[test]
@@ -236,8 +354,8 @@ mod tests {
         let query = ask("example.com", QTYPE::TYPE(TYPE::A), true);
         let refusal = refuse(&query).unwrap();
         assert_eq!(Packet::parse(&refusal).unwrap().rcode(), RCODE::Refused);
-        assert_eq!(answer(&zone(), &refusal), Answer::Nonsense);
-        assert_eq!(answer(&zone(), &query[..7]), Answer::Nonsense);
+        assert_eq!(answer(&zone(), &refusal, false), Answer::Nonsense);
+        assert_eq!(answer(&zone(), &query[..7], false), Answer::Nonsense);
     }
 
     proptest! {
@@ -247,11 +365,11 @@ mod tests {
             at in 0_usize..40,
             byte: u8,
         ) {
-            answer(&zone(), &query);
+            answer(&zone(), &query, false);
             let mut bent = ask("web", QTYPE::TYPE(TYPE::A), true);
             let at = at % bent.len();
             bent[at] = byte;
-            answer(&zone(), &bent);
+            answer(&zone(), &bent, true);
             refuse(&bent);
         }
     }

@@ -3,11 +3,30 @@
 use zerocopy::IntoBytes;
 
 use crate::packet::{Csum, Fragment, Gso, Offload, PacketBuf, Parsed};
+use crate::wire::addr::Addr;
 use crate::wire::checksum;
 use crate::wire::ethernet::{self, Ethernet};
 use crate::wire::ipv4::Ipv4;
 use crate::wire::ipv6::{self, Ipv6};
+use crate::wire::mac::Mac;
 use crate::wire::udp::{self, Udp};
+
+/// Where a query's datagram came from and went to, which is all that its answer needs of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Datagram {
+    client: (Mac, Addr, u16),
+    server: (Mac, Addr, u16),
+}
+
+impl Datagram {
+    /// Of a query.
+    pub fn new(parsed: &Parsed) -> Self {
+        Self {
+            client: (parsed.src_mac, parsed.src, parsed.src_port),
+            server: (parsed.dst_mac, parsed.dst, parsed.dst_port),
+        }
+    }
+}
 
 /// The query in a datagram; none in anything that is more or less than one whole datagram.
 pub fn query<'a>(parsed: &Parsed, frame: &'a [u8], offload: Offload) -> Option<&'a [u8]> {
@@ -20,13 +39,12 @@ pub fn query<'a>(parsed: &Parsed, frame: &'a [u8], offload: Offload) -> Option<&
     bytes.get(udp::HEADER_LEN..told)
 }
 
-/// The datagram that answers the one that was `parsed`. Its checksum is left unfinished.
-pub fn reply(parsed: &Parsed, answer: &[u8]) -> PacketBuf {
-    let (src, dst) = (parsed.dst, parsed.src);
+/// The datagram that answers. Its checksum is left unfinished.
+pub fn reply(to: &Datagram, answer: &[u8]) -> PacketBuf {
+    let ((client_mac, dst, dst_port), (server_mac, src, src_port)) = (to.client, to.server);
     let len = (udp::HEADER_LEN + answer.len()) as u16;
     let ethertype = if dst.is_v4() { ethernet::IPV4 } else { ethernet::IPV6 };
-    let (to, from) = (parsed.src_mac, parsed.dst_mac);
-    let eth = Ethernet { dst: to, src: from, ethertype: ethertype.into() };
+    let eth = Ethernet { dst: client_mac, src: server_mac, ethertype: ethertype.into() };
     let mut frame = eth.as_bytes().to_vec();
     if dst.is_v4() {
         let mut ip = Ipv4::new(src, dst, ipv6::UDP, len);
@@ -37,8 +55,8 @@ pub fn reply(parsed: &Parsed, answer: &[u8]) -> PacketBuf {
     }
     let start = frame.len() as u16;
     let header = Udp {
-        src_port: parsed.dst_port.into(),
-        dst_port: parsed.src_port.into(),
+        src_port: src_port.into(),
+        dst_port: dst_port.into(),
         len: len.into(),
         checksum: checksum::pseudo_header(src, dst, ipv6::UDP, len.into()).into(),
     };

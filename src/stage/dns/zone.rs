@@ -1,13 +1,41 @@
 //! What one network's name server knows.
+//!
+//! Names come and go with the endpoints that have them, each change costing what that endpoint has and
+//! not what the network has. A query between two changes sees the one or the other.
+
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 
+use crate::base::ids::PortId;
 use crate::wire::addr::Addr;
 
-/// Names and addresses of one network. Names are kept in lower case: RFC 4343 has them compared so.
+/// A service at a name (RFC 2782).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Service {
+    /// Port of it.
+    pub port: u16,
+    /// Name of whoever serves it, which has addresses.
+    pub target: String,
+}
+
+/// What one endpoint is called. Names are in lower case: RFC 4343 has them compared so.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Named {
+    /// All its names.
+    pub names: Vec<String>,
+    /// The one that its addresses have.
+    pub whole: String,
+    /// Its addresses.
+    pub addrs: Vec<Addr>,
+}
+
+/// Names and addresses of one network.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Zone {
+    endpoints: HashMap<PortId, Arc<Named>>,
     names: HashMap<String, Vec<Addr>>,
+    services: HashMap<String, Vec<Service>>,
     addrs: HashMap<Addr, String>,
     subnets: Vec<(Addr, u8)>,
 }
@@ -18,6 +46,20 @@ impl Zone {
         Self { subnets, ..Self::default() }
     }
 
+    /// Says what an endpoint is called from now on; nothing, if it is gone.
+    pub fn put(&mut self, endpoint: PortId, named: Option<Arc<Named>>) {
+        if let Some(old) = self.endpoints.remove(&endpoint) {
+            old.names.iter().for_each(|name| self.remove(name, &old.addrs));
+            old.addrs.iter().for_each(|addr| drop(self.addrs.remove(addr)));
+        }
+        let Some(named) = named else { return };
+        for addr in &named.addrs {
+            named.names.iter().for_each(|name| self.add(name, *addr));
+            self.addrs.insert(*addr, named.whole.clone());
+        }
+        self.endpoints.insert(endpoint, named);
+    }
+
     /// Adds an address to a name; several containers may share an alias.
     pub fn add(&mut self, name: &str, addr: Addr) {
         let addrs = self.names.entry(name.to_ascii_lowercase()).or_default();
@@ -26,14 +68,30 @@ impl Zone {
         }
     }
 
-    /// Says what an address is called. The first one counts.
-    pub fn add_reverse(&mut self, addr: Addr, name: &str) {
-        self.addrs.entry(addr).or_insert_with(|| name.to_ascii_lowercase());
+    fn remove(&mut self, name: &str, gone: &[Addr]) {
+        let Some(addrs) = self.names.get_mut(name) else { return };
+        addrs.retain(|addr| !gone.contains(addr));
+        if addrs.is_empty() {
+            self.names.remove(name);
+        }
+    }
+
+    /// Adds a service under a name such as `_http._tcp.web`.
+    pub fn add_service(&mut self, name: &str, service: Service) {
+        let services = self.services.entry(name.to_ascii_lowercase()).or_default();
+        if !services.contains(&service) {
+            services.push(service);
+        }
     }
 
     /// The addresses of a name in lower case.
     pub fn addrs(&self, name: &str) -> Option<&[Addr]> {
         self.names.get(name).map(Vec::as_slice)
+    }
+
+    /// The services under a name in lower case.
+    pub fn services(&self, name: &str) -> Option<&[Service]> {
+        self.services.get(name).map(Vec::as_slice)
     }
 
     /// The name of an address.
@@ -49,5 +107,30 @@ impl Zone {
             let mask = u128::MAX.checked_shl(128 - len.min(128)).unwrap_or(0);
             prefix.is_v4() == addr.is_v4() && (bits(prefix) ^ bits(addr)) & mask == 0
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_s_names_go_with_it_and_a_shared_alias_stays_the_others() {
+        let named = |n: u8, names: &[&str]| {
+            let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+            let whole = names[0].clone();
+            Some(Arc::new(Named { names, whole, addrs: vec![Addr::from_v4_bytes([10, 0, 0, n])] }))
+        };
+        let mut zone = Zone::default();
+        zone.put(PortId(1), named(1, &["a", "shop", "a"]));
+        zone.put(PortId(2), named(2, &["b", "shop"]));
+        let [one, two, three] = [1, 2, 3].map(|n| Addr::from_v4_bytes([10, 0, 0, n]));
+        assert_eq!(zone.addrs("shop"), Some(&[one, two][..]));
+        zone.put(PortId(1), named(3, &["c", "shop"]));
+        assert_eq!((zone.addrs("a"), zone.name(one)), (None, None));
+        assert_eq!(zone.addrs("shop"), Some(&[two, three][..]));
+        assert_eq!((zone.addrs("c"), zone.name(three)), (Some(&[three][..]), Some("c")));
+        [1, 2].into_iter().for_each(|n| zone.put(PortId(n), None));
+        assert_eq!(zone, Zone::default(), "nothing is left");
     }
 }

@@ -19,6 +19,10 @@ pub enum SocketKind {
     Udp = 1,
     /// A ping socket of one inside address and identifier.
     Ping = 2,
+    /// A UDP socket of the name server's own, for one query to a resolver of the host.
+    NameUdp = 3,
+    /// A TCP connection of the same.
+    NameTcp = 4,
 }
 
 /// Names a host socket: kind, slot, and how often the slot has been used before. It is the readiness
@@ -27,20 +31,27 @@ pub enum SocketKind {
 pub struct SocketId(u64);
 
 impl SocketId {
-    const EPOCH_MASK: u32 = (1 << 28) - 1;
+    const EPOCH_MASK: u32 = (1 << 27) - 1;
 
     /// The name of `slot` in its `epoch`-th use.
     pub const fn new(kind: SocketKind, slot: u32, epoch: u32) -> Self {
-        Self(((kind as u64) << 60) | (((epoch & Self::EPOCH_MASK) as u64) << 32) | slot as u64)
+        Self(((kind as u64) << 59) | (((epoch & Self::EPOCH_MASK) as u64) << 32) | slot as u64)
     }
 
     /// Which table it is in.
     pub const fn kind(self) -> SocketKind {
-        match (self.0 >> 60) & 3 {
+        match (self.0 >> 59) & 7 {
             0 => SocketKind::Tcp,
             1 => SocketKind::Udp,
-            _ => SocketKind::Ping,
+            2 => SocketKind::Ping,
+            3 => SocketKind::NameUdp,
+            _ => SocketKind::NameTcp,
         }
+    }
+
+    /// How often its place had been used before.
+    pub const fn epoch(self) -> u32 {
+        (self.0 >> 32) as u32 & Self::EPOCH_MASK
     }
 
     /// Its place in that table.
@@ -61,7 +72,7 @@ impl SocketId {
 
 impl std::fmt::Debug for SocketId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:?}#{}.{}", self.kind(), self.slot(), (self.0 >> 32) as u32 & Self::EPOCH_MASK)
+        write!(f, "{:?}#{}.{}", self.kind(), self.slot(), self.epoch())
     }
 }
 
@@ -223,6 +234,18 @@ pub enum SocketCall {
         segment: u16,
         /// TTL or hop limit, if it matters (traceroute).
         ttl: Option<u8>,
+    },
+    /// Send bytes of our own, which lie in [`SocketOutput::made`]. Answered by `Sent` or `Failed` on a
+    /// connection, by `DatagramError` if that fails otherwise.
+    SendMade {
+        /// Which socket.
+        socket: SocketId,
+        /// Where to.
+        to: SockAddr,
+        /// Offset of the first byte.
+        start: u32,
+        /// Number of bytes.
+        len: u32,
     },
     /// Receive datagrams, or trains of them, into new frames. Answered by any number of `Datagram`s and
     /// then, unless others are to have their turn first, by `Drained` or `ListenerDrained`. If they are,
@@ -457,6 +480,8 @@ pub struct SocketOutput {
     /// Frames that were dropped after all, and of new flows those that the host refused, by the port that
     /// they came from.
     pub drops: Vec<(PortId, DropReason)>,
+    /// Bytes that [`SocketCall::SendMade`] names.
+    pub made: Vec<u8>,
 }
 
 impl SocketOutput {
@@ -467,6 +492,7 @@ impl SocketOutput {
         self.held.clear();
         self.deliveries.clear();
         self.drops.clear();
+        self.made.clear();
     }
 
     /// Whether there is nothing to do.
@@ -503,6 +529,13 @@ impl SocketOutput {
     /// Notes a drop that nobody else counts.
     pub(super) fn dropped(&mut self, port: PortId, reason: DropReason) {
         self.drops.push((port, reason));
+    }
+
+    /// Asks for bytes of our own to be sent.
+    pub fn send_made(&mut self, socket: SocketId, to: SockAddr, bytes: &[u8]) {
+        let (start, len) = (self.made.len() as u32, bytes.len() as u32);
+        self.made.extend_from_slice(bytes);
+        self.calls.push(SocketCall::SendMade { socket, to, start, len });
     }
 
     pub(super) fn call(&mut self, call: SocketCall) {
@@ -551,17 +584,14 @@ mod tests {
 
     #[test]
     fn a_socket_s_name_survives_being_a_token() {
-        for kind in [SocketKind::Tcp, SocketKind::Udp, SocketKind::Ping] {
+        use SocketKind::{NameTcp, NameUdp, Ping, Tcp, Udp};
+        for kind in [Tcp, Udp, Ping, NameUdp, NameTcp] {
             let id = SocketId::new(kind, 0xdead_beef, 0xffff_ffff);
             assert_eq!(id.token() >> 62, 0, "the poller's bits");
             let again = SocketId::from_token(id.token() | 3 << 62);
             assert_eq!((again, again.kind(), again.slot()), (id, kind, 0xdead_beef));
         }
-        assert_ne!(
-            SocketId::new(SocketKind::Tcp, 1, 1),
-            SocketId::new(SocketKind::Tcp, 1, 2),
-            "another use of the slot"
-        );
+        assert_ne!(SocketId::new(Tcp, 1, 1), SocketId::new(Tcp, 1, 2), "another use of the slot");
     }
 
     #[test]

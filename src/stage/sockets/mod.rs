@@ -148,6 +148,7 @@ impl SocketFlows {
                 SocketKind::Tcp => self.tcp.event(socket, event, shared, out),
                 SocketKind::Udp => self.udp.event(socket, event, shared, out),
                 SocketKind::Ping => self.ping.event(socket, event, shared, out),
+                SocketKind::NameUdp | SocketKind::NameTcp => {}
             },
         }
     }
@@ -171,6 +172,7 @@ impl SocketFlows {
                 SocketKind::Tcp => self.tcp.woken(socket, &mut self.shared, out),
                 SocketKind::Udp => self.udp.woken(socket, &mut self.shared, out),
                 SocketKind::Ping => self.ping.woken(socket, &mut self.shared, out),
+                SocketKind::NameUdp | SocketKind::NameTcp => {}
             }
         }
         self.tcp.tick(&mut self.shared, out);
