@@ -4,7 +4,7 @@ use super::slow::Frame;
 use super::{Datapath, Output};
 use crate::base::ids::PortId;
 use crate::base::time::{Span, Time};
-use crate::config::{Port, PortKind, Uplink, link_local};
+use crate::config::{Guise, Port, PortKind, Uplink, link_local};
 use crate::packet::{DropReason, L3, PacketBuf, Parsed};
 use crate::stage::respond::{Question, arp, ndp};
 use crate::stage::route::icmp_error::IcmpError;
@@ -38,7 +38,7 @@ impl Datapath {
                 }
                 ndp::question(frame.batch.bytes(frame.at), parsed)?
             }
-            _ => return Ok(false),
+            _ => return self.configure_guest(port, parsed, frame),
         };
         let Some(question) = question else { return Ok(false) };
         let Some(network) = self.tables.network_of(port.domain) else { return Ok(false) };
@@ -94,14 +94,19 @@ impl Datapath {
         true
     }
 
-    /// Answers a router solicitation, where addresses are not assigned by an attachment.
+    /// Answers a router solicitation: of a guest that has its addresses from its attachment by these, of
+    /// another program's container by the subnet.
     fn advertise(
         &mut self,
         port: &Port,
         parsed: &Parsed,
         frame: &mut Frame<'_>,
     ) -> Result<bool, DropReason> {
-        let network = self.tables.network_of(port.domain).filter(|n| n.guise.advertises);
+        let network = self.tables.network_of(port.domain);
+        if network.is_some_and(|n| n.guise == Guise::default()) {
+            return self.advertise_guest(port, parsed, frame).map(|()| true);
+        }
+        let network = network.filter(|n| n.guise.advertises);
         let Some((network, subnet)) = network.and_then(|n| Some((n, n.subnet_v6()?))) else {
             return Err(DropReason::NeighbourIgnored);
         };

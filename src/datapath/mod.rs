@@ -19,6 +19,7 @@ mod errors;
 mod fast;
 mod fragment;
 pub mod fuzz;
+mod guests;
 mod hops;
 pub mod inspect;
 mod journal;
@@ -51,6 +52,7 @@ use crate::stage::sockets::SocketFlows;
 use self::configure::Lease;
 use self::counters::PortCounters;
 use self::egress::Tally;
+use self::guests::Advertised;
 use self::hops::HopTable;
 use self::inspect::{FlowEnd, FlowFilter};
 use self::journal::Journal;
@@ -85,6 +87,7 @@ pub struct Datapath {
     totals: counters::Totals,
     sockets: SocketFlows,
     names: Names,
+    advertised: Advertised,
     seed: Seed,
     scratch: Scratch,
     tally: Tally,
@@ -124,6 +127,7 @@ impl Datapath {
             totals: counters::Totals::default(),
             sockets: SocketFlows::new(seed),
             names: Names::new(seed),
+            advertised: Advertised::default(),
             seed,
             scratch: Scratch::default(),
             tally: Tally::NOTHING,
@@ -206,6 +210,7 @@ impl Datapath {
         self.lease_timers(now, out);
         self.sockets.tick(now, &mut out.sockets);
         self.name_timers(now, out);
+        self.advertise_again(now, out);
         self.fragments.tick(now);
         self.assembler.tick(now);
         for port in self.fragments.take_lost() {
@@ -244,6 +249,7 @@ impl Datapath {
             self.sockets.next_deadline(),
             self.held_syns.next_deadline(),
             self.names.next_deadline(),
+            self.advertised.next_deadline(),
         ]
         .into_iter()
         .flatten()
@@ -264,6 +270,7 @@ impl Datapath {
     fn forget_port(&mut self, now: Time, id: PortId, out: &mut Output) {
         self.sockets.remove_port(now, id, &mut out.sockets);
         self.names.remove_port(id);
+        self.advertised.remove_port(id);
         self.flush_flows(now, &FlowFilter { port: Some(id), ..FlowFilter::default() });
         for fdb in self.fdbs.values_mut() {
             fdb.remove_port(id);

@@ -239,3 +239,18 @@ fn check_answer(query: &[u8], answer: &[u8]) {
     assert!(answer[2] & 0x80 != 0, "an answer");
     assert!(Packet::parse(answer).is_ok(), "{answer:x?}");
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn whatever_comes_nothing_panics_and_nothing_is_left(
+            operations in prop::collection::vec((0_u8..8, prop::collection::vec(any::<u8>(), 0..24)), 0..40),
+        ) {
+            let data: Vec<u8> = operations.into_iter().flat_map(|(op, rest)| [vec![op], rest].concat()).collect();
+            super::fuzz(&data);
+        }
+    }
+}

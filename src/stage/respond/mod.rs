@@ -7,8 +7,12 @@
 //! `learned`.
 
 pub mod arp;
+pub mod dhcp;
+pub mod dhcp6;
 pub mod echo;
+pub mod guest;
 pub mod ndp;
+pub mod ra;
 
 /// Mappings of addresses to MACs asked about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -21,7 +21,7 @@ pub use crate::wire::router::{Prefix, RouterAdvertisement};
 
 /// Where the options of a solicitation or advertisement begin: type, code, checksum, [`Neighbour`].
 const NEIGHBOUR_LEN: usize = 24;
-const ALL_NODES: Addr = group(1);
+pub(super) const ALL_NODES: Addr = group(1);
 const ALL_ROUTERS: Addr = group(2);
 
 const fn group(id: u64) -> Addr {
@@ -182,7 +182,7 @@ fn kind(frame: &[u8], parsed: &Parsed) -> Option<u8> {
 }
 
 /// The ICMPv6 message, if it has passed the checks that all kinds share.
-fn checked<'a>(frame: &'a [u8], parsed: &Parsed) -> Result<&'a [u8], DropReason> {
+pub(super) fn checked<'a>(frame: &'a [u8], parsed: &Parsed) -> Result<&'a [u8], DropReason> {
     let message = parsed.l4_bytes(frame);
     let &[_, code, high, low, ..] = message else { return Err(DropReason::Truncated) };
     if parsed.ttl != 255 || code != 0 || parsed.fragment != Fragment::Whole {
@@ -214,7 +214,7 @@ fn neighbour<'a>(
     Ok((neighbour, options))
 }
 
-fn multicast(group: Addr) -> Mac {
+pub(super) fn multicast(group: Addr) -> Mac {
     group.v6().map_or(Mac::BROADCAST, Mac::from_ipv6_group)
 }
 
@@ -224,7 +224,7 @@ fn source(our: (Mac, Addr)) -> Option<(u8, Mac)> {
 }
 
 /// A whole frame: `body` is what follows the checksum.
-fn build(
+pub(super) fn build(
     from: (Mac, Addr),
     to: (Mac, Addr),
     kind: u8,
