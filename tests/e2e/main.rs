@@ -10,6 +10,7 @@ mod datagrams;
 mod demo;
 mod frames;
 mod gone;
+mod guests;
 #[path = "../common/daemon.rs"]
 mod harness;
 mod holder;
@@ -27,6 +28,7 @@ mod probes;
 mod processes;
 mod published;
 mod refusals;
+mod resolver;
 mod same_network;
 mod socket_loop;
 mod sockets;
