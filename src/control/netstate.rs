@@ -142,7 +142,7 @@ fn name_servers(text: &str) -> Vec<IpAddr> {
 fn search_domains(text: &str) -> Vec<String> {
     const DOMAINS_MAX: usize = 6;
     let is_setting = |line: &&str| line.starts_with("search") || line.starts_with("domain");
-    let last = text.lines().map(str::trim).filter(is_setting).last();
+    let last = text.lines().map(str::trim).rfind(is_setting);
     let domains = last.into_iter().flat_map(|line| line.split_whitespace().skip(1));
     let usable = domains.map(|d| d.trim_end_matches('.')).filter(|d| !d.is_empty());
     usable.take(DOMAINS_MAX).map(str::to_owned).collect()

@@ -317,7 +317,7 @@ impl HostSockets {
         connecting: bool,
     ) -> io::Result<()> {
         // A datagram socket would be reported writable for every datagram that has left.
-        let stream = id.kind() == SocketKind::Tcp;
+        let stream = matches!(id.kind(), SocketKind::Tcp | SocketKind::NameTcp);
         let wish = if stream { Wish::Stream } else { Wish::Read };
         poller.add(&fd, Token(TAG | id.token()), wish)?;
         let table = &mut self.tables[id.kind() as usize];

@@ -13,6 +13,7 @@ mod isolation;
 mod lease;
 mod malformed;
 mod masquerade;
+mod names;
 #[path = "../common/packets.rs"]
 mod packets;
 mod protocols;

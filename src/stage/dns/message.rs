@@ -303,7 +303,8 @@ impl Stored {
     pub(super) fn lifetime(&self, caps: (u32, u32)) -> Option<u32> {
         let message = Message::new(&self.bytes)?;
         let records = message.records()?;
-        let ttl = |r: &Record| word(&self.bytes, r.ttl_at).filter(|ttl| *ttl <= i32::MAX as u32);
+        let ttl =
+            |r: &Record| word(&self.bytes, r.ttl_at).filter(|ttl| i32::try_from(*ttl).is_ok());
         let answers = records.iter().filter(|r| r.section == 0);
         let shortest = answers.map(|r| ttl(r).unwrap_or(0)).min();
         let is_wanted = |r: &&Record| {

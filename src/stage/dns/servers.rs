@@ -137,7 +137,9 @@ mod tests {
     fn when_all_are_silent_the_order_is_that_of_their_return() {
         let (mut servers, all) = (Servers::default(), addrs());
         servers.set(&all);
-        all.iter().for_each(|addr| servers.failed(*addr, Time(1)));
+        for addr in &all {
+            servers.failed(*addr, Time(1));
+        }
         assert_eq!(servers.order(Time(2)), all);
     }
 

@@ -130,7 +130,9 @@ mod tests {
         assert_eq!((zone.addrs("a"), zone.name(one)), (None, None));
         assert_eq!(zone.addrs("shop"), Some(&[two, three][..]));
         assert_eq!((zone.addrs("c"), zone.name(three)), (Some(&[three][..]), Some("c")));
-        [1, 2].into_iter().for_each(|n| zone.put(PortId(n), None));
+        for n in [1, 2] {
+            zone.put(PortId(n), None);
+        }
         assert_eq!(zone, Zone::default(), "nothing is left");
     }
 }

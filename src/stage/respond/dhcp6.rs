@@ -100,7 +100,7 @@ pub fn answer(
             addresses(&mut bytes, options, guest);
         }
         CONFIRM if !confirmed(options, guest) => {
-            put(&mut bytes, STATUS, &NOT_ON_LINK.to_be_bytes())
+            put(&mut bytes, STATUS, &NOT_ON_LINK.to_be_bytes());
         }
         // What is released or declined stays the guest's all the same. Zero: success.
         CONFIRM | RELEASE | DECLINE => put(&mut bytes, STATUS, &[0, 0]),
@@ -123,7 +123,7 @@ fn addresses(bytes: &mut Vec<u8>, options: &[u8], guest: &Guest<'_>) {
     let Some(id) = Options(options).find(|(kind, _)| *kind == IA_NA) else { return };
     let Some(id) = id.1.first_chunk::<4>() else { return };
     let renew = [(LEASE / 2).to_be_bytes(), (LEASE / 5 * 4).to_be_bytes()];
-    let mut association = [id, &renew[0], &renew[1]].map(|word| word.as_slice()).concat();
+    let mut association = [id, &renew[0], &renew[1]].map(<[u8; 4]>::as_slice).concat();
     let life = LEASE.to_be_bytes();
     put(&mut association, IA_ADDR, &[&guest.place.addr.bytes()[..], &life, &life].concat());
     put(bytes, IA_NA, &association);
@@ -159,7 +159,9 @@ mod tests {
 
     fn told(kind: u8, options: &[(u16, &[u8])]) -> Result<Option<Vec<u8>>, DropReason> {
         let mut message_bytes = vec![kind, 1, 2, 3];
-        options.iter().for_each(|(kind, data)| put(&mut message_bytes, *kind, data));
+        for (kind, data) in options {
+            put(&mut message_bytes, *kind, data);
+        }
         let from = (MAC, "fe80::2".parse().unwrap(), CLIENT_PORT);
         let to = (Mac([0x33, 0x33, 0, 1, 0, 2]), "ff02::1:2".parse().unwrap(), SERVER_PORT);
         let frame = datagram(from, to, &message_bytes);
