@@ -6,6 +6,7 @@ mod bridge;
 mod exhaustion;
 mod flows;
 mod fragments;
+mod guise;
 mod host;
 mod hostile;
 mod isolation;
