@@ -69,7 +69,7 @@ fn serve(pasta: &Pasta) -> Outcome {
 
     let ends = Ends::new();
     let ns = NetNs::open(&path)?;
-    let become_user = || user.map_or(Ok(()), |user| confine(user));
+    let become_user = || user.map_or(Ok(()), confine);
     let switch = switch::serve_namespace(&plan, &ns, &ends.sender(), become_user)?;
     // It would keep the namespace alive.
     drop(ns);
@@ -220,7 +220,7 @@ fn stand_ins(
     match pasta.host_loopback {
         Mapped::Nothing => {}
         Mapped::Default => {
-            all.extend(gateways.iter().map(|addr| ((*addr).into(), loopback(*addr))))
+            all.extend(gateways.iter().map(|addr| ((*addr).into(), loopback(*addr))));
         }
         Mapped::At(addrs) => {
             all.extend(addrs.into_iter().flatten().map(|addr| (addr.into(), loopback(addr))));

@@ -244,7 +244,7 @@ impl<'a> Given<'a> {
         if addrs.is_empty() {
             return Ok(Mapped::Nothing);
         }
-        Ok(Mapped::At(by_family(addrs, |addr| addr.is_ipv6())))
+        Ok(Mapped::At(by_family(addrs, IpAddr::is_ipv6)))
     }
 }
 
@@ -261,7 +261,7 @@ pub(super) fn read(words: &[String]) -> Result<Asked, String> {
     if let Some((name, why)) = REFUSED.iter().find(|(name, _)| given.has(name)) {
         return Err(format!("--{name} is not served by Wharf: {why}"));
     }
-    let number = |name| given.last(name).map(|text| mtu(text)).transpose();
+    let number = |name| given.last(name).map(mtu).transpose();
     let netmask = given.last("netmask").map(netmask).transpose()?;
     let addresses =
         given.all("address").map(address_with_len).collect::<Result<Vec<_>, String>>()?;
@@ -287,7 +287,7 @@ pub(super) fn read(words: &[String]) -> Result<Asked, String> {
         configure: given.has("config-net"),
         ifname: given.last("ns-ifname").map(ToOwned::to_owned),
         address,
-        gateway: by_family(given.addresses("gateway")?, |addr| addr.is_ipv6()),
+        gateway: by_family(given.addresses("gateway")?, IpAddr::is_ipv6),
         families: [!given.has("ipv6-only"), !given.has("ipv4-only")],
         mtu: number("mtu")?.filter(|mtu| *mtu != 0).unwrap_or(MTU),
         interface: given.last("interface").map(ToOwned::to_owned),

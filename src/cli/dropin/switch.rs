@@ -139,8 +139,11 @@ pub(super) fn serve_command(
     Ok((switch?, child))
 }
 
+/// One end of the connection, until it is taken.
+type OneEnd = Cell<Option<Connection>>;
+
 /// Both ends. Each process takes one and closes the other, so that the end of either is seen.
-fn pair() -> Result<(Cell<Option<Connection>>, Cell<Option<Connection>>), Failure> {
+fn pair() -> Result<(OneEnd, OneEnd), Failure> {
     let (ours, theirs) = Connection::pair()?;
     Ok((Cell::new(Some(ours)), Cell::new(Some(theirs))))
 }
