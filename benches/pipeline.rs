@@ -14,7 +14,6 @@ mod calibration;
 #[path = "pipeline/cpu_time.rs"]
 mod cpu_time;
 #[allow(
-    dead_code,
     clippy::unwrap_used,
     clippy::struct_excessive_bools,
     clippy::needless_pass_by_value,

@@ -4,7 +4,6 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(unsafe_code, reason = "an allocator that counts is an allocator")]
 
-#[allow(dead_code, reason = "what scenarios need is more than this needs")]
 #[path = "common/world.rs"]
 mod world;
 
