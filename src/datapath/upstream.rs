@@ -121,9 +121,6 @@ impl Datapath {
                 for reply in bytes.chunks(size) {
                     names.resolver.reply(now, exchange, from, reply, &mut names.actions);
                 }
-                if names.resolver.is_open(exchange) {
-                    receive(socket, out);
-                }
             }
             SocketEvent::ErrorsWaiting { .. } => {
                 out.sockets.calls.push(SocketCall::ReceiveError { socket });
