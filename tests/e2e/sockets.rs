@@ -5,8 +5,8 @@ use std::net::{IpAddr, Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use wharf::io::host_listen::{Listener, Transport};
 use wharf::io::features::Feature;
+use wharf::io::host_listen::{Listener, Transport};
 use wharf::io::host_sockets::Features;
 use wharf::io::netlink::Netlink;
 use wharf::io::netns::{NetNs, in_namespace};
@@ -342,7 +342,8 @@ fn echo_goes_through_ping_sockets_or_is_refused_honestly() {
             }
             // An ordinary user may name no other group: the others have no number in here.
             std::fs::write(range, "0 0").unwrap();
-            let honest = if Feature::PingSockets.is_allowed() { " 2 received" } else { " +2 errors" };
+            let honest =
+                if Feature::PingSockets.is_allowed() { " 2 received" } else { " +2 errors" };
             for to in both {
                 let text = ping(to);
                 assert!(text.contains(honest), "{text}");
