@@ -5,7 +5,7 @@ container to the remote host, "in" from the remote host to a port that is publis
 """
 import os
 
-from lab import load
+from lab import load, report
 from lab.egress import HOST, TCP_PORTS, UDP_PORT, Floor, Uplink
 from lab.part import Part
 from lab.shell import LabError, run
@@ -125,8 +125,6 @@ BARS = (
 
 def checks(rounds):
     """The same bars for the uplink that shares the host's address."""
-    from lab import report
-
     out = []
     for what, others, bound in BARS:
         ratio = report.median(report.ratios(rounds, what, "wharf-shared", others[0]))

@@ -145,8 +145,8 @@ pub struct ShareRequest<'a> {
 /// A share of the host's addresses on a NIC.
 #[derive(Debug)]
 pub struct OpenedShare {
-    /// For frames to what is ours.
-    pub socket: PacketSocket,
+    /// Sockets for frames to what is ours, one for each queue.
+    pub sockets: Vec<PacketSocket>,
     /// The ports for masquerade.
     pub ports: PortRange,
     /// What somebody should know, such as why the ports are not the usual ones.

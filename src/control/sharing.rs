@@ -80,7 +80,7 @@ impl Sharing {
             table,
             _reserved: reserved,
         };
-        Ok(OpenedShare { socket, ports, notes, seen, host: Box::new(host) })
+        Ok(OpenedShare { sockets: vec![socket], ports, notes, seen, host: Box::new(host) })
     }
 
     /// Keeps the kernel from giving our ports to anybody. Where it never would, a failure is only noted.

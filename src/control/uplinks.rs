@@ -108,7 +108,7 @@ impl Control {
                 let opened = self.open_shared(&record, packet)?;
                 (record.mac, lan) = (opened.seen.mac, opened.seen.lan);
                 share = Some(Share::new(opened.ports, opened.host));
-                (vec![opened.socket], opened.seen.mtu, false)
+                (opened.sockets, opened.seen.mtu, false)
             }
             UplinkKind::Packet(packet) => {
                 let opened = self.outside.host.open_packet(&packet.interface, record.mac)?;

@@ -6,6 +6,7 @@ mod networks;
 mod publications;
 mod queries;
 mod restart;
+mod share;
 mod uplinks;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,8 +17,8 @@ use super::config::{Config, Paths};
 use super::ipam::Claim;
 use super::model::{ErrorCode, EventKind, NetworkSpec};
 use super::outside::{
-    Dataplane, DataplaneError, Host, HostError, HostInterface, HostWatch, Keeper, OpenedPacket,
-    OpenedShare, ShareRequest,
+    Dataplane, DataplaneError, Host, HostError, HostInterface, HostShare, HostWatch, Keeper,
+    OpenedPacket, OpenedShare, SeenHost, ShareRequest,
 };
 use super::store::Store;
 use super::store::memory::MemoryStore;
@@ -25,7 +26,9 @@ use super::{Control, ControlError, Outside, Settings};
 use crate::attach::protocol::{AttachRequest, Attached};
 use crate::base::ids::{PortId, UplinkId};
 use crate::config::Tables;
+use crate::datapath::Lan;
 use crate::io::host_listen::{ListenError, Listener, Transport};
+use crate::io::netfilter::table::Held;
 use crate::io::netns::NetNsId;
 use crate::io::tap::Tap;
 use crate::stage::sockets::{ListenerId, Published};
@@ -51,6 +54,7 @@ struct World {
     /// Listeners that a worker serves.
     listening: BTreeMap<ListenerId, Published>,
     opened: Vec<(String, Mac)>,
+    shared: SharedHost,
     /// Why the host refuses everything that needs a right.
     denied: Option<&'static str>,
 }
@@ -145,7 +149,15 @@ impl Host for Fake {
 
     fn share(&self, request: &ShareRequest<'_>) -> Result<OpenedShare, HostError> {
         self.check()?;
-        Err(HostError::Failed(format!("{} has no share for a test", request.interface)))
+        let mut world = self.world();
+        world.shared.held.extend(request.held.iter().copied());
+        Ok(OpenedShare {
+            sockets: Vec::new(),
+            ports: request.ports.unwrap_or("61440-65535".parse().unwrap()),
+            notes: Vec::new(),
+            seen: world.shared.seen(),
+            host: Box::new(FakeShare(self.clone())),
+        })
     }
 
     fn watch(&self, _: PortId) -> Result<Box<dyn HostWatch>, HostError> {
@@ -181,6 +193,55 @@ impl Host for Fake {
 
     fn ring_drops(&self, _pid: u32, _ifname: &str) -> Option<u64> {
         None
+    }
+}
+
+/// The MAC of the host's NIC.
+const HOST_MAC: Mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
+
+/// The host's address as one that shares it sees it.
+#[derive(Debug, Default)]
+struct SharedHost {
+    lan: Lan,
+    /// What the kernel does not answer for.
+    held: BTreeSet<Held>,
+    /// Who else uses ports of the range.
+    users: Vec<String>,
+}
+
+impl SharedHost {
+    fn seen(&self) -> SeenHost {
+        SeenHost { lan: self.lan.clone(), mac: HOST_MAC, mtu: 1500 }
+    }
+}
+
+#[derive(Debug)]
+struct FakeShare(Fake);
+
+impl HostShare for FakeShare {
+    fn hold(&mut self, more: &[Held], less: &[Held]) -> Result<(), HostError> {
+        let held = &mut self.0.world().shared.held;
+        for one in more {
+            assert!(held.insert(*one), "{one:?} is held already");
+        }
+        for one in less {
+            assert!(held.remove(one), "{one:?} is not held");
+        }
+        Ok(())
+    }
+
+    fn look(&mut self) -> Result<SeenHost, HostError> {
+        Ok(self.0.world().shared.seen())
+    }
+
+    fn conflicts(&self) -> Result<Vec<String>, HostError> {
+        Ok(self.0.world().shared.users.clone())
+    }
+}
+
+impl Drop for FakeShare {
+    fn drop(&mut self) {
+        self.0.world().shared.held.clear();
     }
 }
 
