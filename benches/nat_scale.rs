@@ -17,7 +17,7 @@ mod packets;
 #[allow(dead_code, clippy::unwrap_used, reason = "what scenarios need is more than benches do")]
 #[path = "../tests/common/soak.rs"]
 mod soak;
-#[allow(dead_code, clippy::unwrap_used, reason = "what scenarios need is more than benches do")]
+#[allow(clippy::unwrap_used, reason = "what scenarios need is more than benches do")]
 #[path = "../tests/common/world.rs"]
 mod world;
 
