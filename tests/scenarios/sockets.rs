@@ -31,6 +31,7 @@ fn world() -> (World, Host) {
         routers: vec![],
         nat_ports: 1024..=65535,
         nat: Default::default(),
+        shared: false,
         mtu: 1500,
     })));
     world.apply(Delta::Port(Arc::new(Port {
