@@ -11,10 +11,10 @@
 #[path = "pipeline/cpu_time.rs"]
 #[allow(dead_code, reason = "only its clock is used")]
 mod cpu_time;
-#[allow(dead_code, clippy::unwrap_used, reason = "what scenarios need is more than benches do")]
+#[allow(clippy::unwrap_used, reason = "what scenarios need is more than benches do")]
 #[path = "../tests/common/packets.rs"]
 mod packets;
-#[allow(dead_code, clippy::unwrap_used, reason = "what scenarios need is more than benches do")]
+#[allow(clippy::unwrap_used, reason = "what scenarios need is more than benches do")]
 #[path = "../tests/common/soak.rs"]
 mod soak;
 #[allow(clippy::unwrap_used, reason = "what scenarios need is more than benches do")]
