@@ -37,6 +37,7 @@ pub(crate) enum Command {
 
 /// `wharf uplink create`
 #[derive(Args, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is an option")]
 #[command(group = clap::ArgGroup::new("kind").required(true).args(["sockets", "packet"]))]
 pub(crate) struct Create {
     /// Its name
