@@ -17,6 +17,7 @@ mod host_inbox;
 pub mod host_listen;
 mod host_ping;
 pub mod host_sockets;
+mod host_streams;
 pub mod inherit;
 pub mod netdev;
 pub mod netfilter;
