@@ -30,6 +30,7 @@ fn world() -> (World, Host) {
         addrs: vec![],
         routers: vec![],
         nat_ports: 1024..=65535,
+        shared: false,
         nat: Default::default(),
         shared: false,
         mtu: 1500,
