@@ -32,7 +32,7 @@ fn world() -> (World, Host) {
         nat_ports: 1024..=65535,
         nat: Default::default(),
         mtu: 1500,
-        nat: Default::default(),
+        shared: false,
     })));
     world.apply(Delta::Port(Arc::new(Port {
         id: UPLINK_PORT,
