@@ -440,6 +440,7 @@ while True:
 ";
 
 /// The process, which ends with this test's world, and where it listens.
+#[allow(clippy::zombie_processes, reason = "the world's first process collects it")]
 fn echo_process(scene: &Scene) -> SocketAddr {
     let address = outside_address(Family::V4);
     let start = || {
@@ -510,8 +511,9 @@ fn work(active: &[(TcpStream, TcpStream)], bytes: usize, open: usize) {
             scope.spawn(|| assert_eq!(receive(outer, &noise, false).unwrap(), each));
         }
     });
-    let rate = (each * active.len()) as f64 / start.elapsed().as_secs_f64() / (1 << 20) as f64;
-    report(&format!("{} of {open} flows at work: {rate:.0} MiB/s in all", active.len()));
+    let moved = each * active.len() >> 10;
+    let rate = moved as u128 / start.elapsed().as_millis().max(1);
+    report(&format!("{} of {open} flows at work: {rate} MiB/s in all", active.len()));
 }
 
 /// RFC 6555: who has no IPv6 must hear so at once, so that clients take IPv4.
