@@ -3,7 +3,7 @@
 //! on a release binary and prints what it measured.
 
 use std::fs;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
@@ -421,6 +421,39 @@ fn want_descriptors(count: u64) {
         .unwrap_or_else(|error| panic!("{count} open files are needed: {error}; run it as root"));
 }
 
+/// Echoes bytes of any number of connections: a process of its own, since descriptors have a limit.
+const ECHO: &str = "
+import selectors, socket, sys
+listener = socket.create_server((sys.argv[1], 0), backlog=4096)
+print(listener.getsockname()[1], flush=True)
+poll = selectors.DefaultSelector()
+poll.register(listener, selectors.EVENT_READ)
+while True:
+    for key, _ in poll.select():
+        if key.fileobj is listener:
+            poll.register(listener.accept()[0], selectors.EVENT_READ)
+        elif not (data := key.fileobj.recv(64)):
+            poll.unregister(key.fileobj)
+            key.fileobj.close()
+        else:
+            key.fileobj.sendall(data)
+";
+
+/// The process, which ends with this test's world, and where it listens.
+#[allow(clippy::zombie_processes, reason = "the world's first process collects it")]
+fn echo_process(scene: &Scene) -> SocketAddr {
+    let address = outside_address(Family::V4);
+    let start = || {
+        let mut command = Command::new("python3");
+        command.args(["-c", ECHO, &address.to_string()]).stdout(std::process::Stdio::piped());
+        command.spawn().expect("python3 runs")
+    };
+    let mut child = in_namespace(&scene.outside, start).unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    SocketAddr::new(address, line.trim().parse().unwrap())
+}
+
 /// What the kernel spends on sockets and their data, in KiB: its slabs, and TCP's buffers here.
 fn kernel_memory() -> u64 {
     let slabs = field(&fs::read_to_string("/proc/meminfo").unwrap(), "Slab:");
@@ -434,18 +467,17 @@ fn many_open_flows_of_which_a_hundred_work_all_live() {
     let name = "endurance::many_open_flows_of_which_a_hundred_work_all_live";
     in_long_world(name, |dir| {
         let count = amount(1_000, 10_000);
-        want_descriptors(count as u64 * 2 + 200);
+        want_descriptors(count as u64 + 400);
         let scene = Scene::new(dir, &[]);
         let inside = scene.container("web");
+        let to = echo_process(&scene);
         let before = (scene.descriptors(), scene.resident(), kernel_memory());
-        let (listener, to) = listener_in(&scene.outside, outside_address(Family::V4));
-        let mut pairs = Vec::with_capacity(count);
+        let mut idle = Vec::with_capacity(count);
         let active: Vec<_> =
             FAMILIES.into_iter().cycle().take(100).map(|f| pair(&scene, &inside, f)).collect();
         in_namespace(&inside, || {
             for _ in active.len()..count {
-                let inner = TcpStream::connect_timeout(&to, STALL).unwrap();
-                pairs.push((inner, listener.accept().unwrap().0));
+                idle.push(TcpStream::connect_timeout(&to, STALL).unwrap());
             }
         })
         .unwrap();
@@ -458,11 +490,12 @@ fn many_open_flows_of_which_a_hundred_work_all_live() {
         assert!(resident * 1024 / count as u64 <= 2_048, "a flow and its entries are small");
         work(&active, amount(64, 1024) << 20, count);
         let mut byte = [0];
-        for (mut inner, mut outer) in pairs.iter().map(|(i, o)| (i, o)) {
+        for mut inner in &idle {
             inner.write_all(b"x").unwrap();
-            outer.read_exact(&mut byte).unwrap();
+            inner.set_read_timeout(Some(STALL)).unwrap();
+            inner.read_exact(&mut byte).unwrap();
         }
-        drop((pairs, active));
+        drop((idle, active));
         scene.is_clean(before.0);
     });
 }
@@ -478,8 +511,9 @@ fn work(active: &[(TcpStream, TcpStream)], bytes: usize, open: usize) {
             scope.spawn(|| assert_eq!(receive(outer, &noise, false).unwrap(), each));
         }
     });
-    let rate = (each * active.len()) as f64 / start.elapsed().as_secs_f64() / (1 << 20) as f64;
-    report(&format!("{} of {open} flows at work: {rate:.0} MiB/s in all", active.len()));
+    let moved = each * active.len() >> 10;
+    let rate = moved as u128 / start.elapsed().as_millis().max(1);
+    report(&format!("{} of {open} flows at work: {rate} MiB/s in all", active.len()));
 }
 
 /// RFC 6555: who has no IPv6 must hear so at once, so that clients take IPv4.

@@ -1,5 +1,6 @@
 //! Each transition of a TCP flow, with a host socket played by the test.
 
+mod hostile;
 mod reordering;
 
 use std::sync::Arc;
