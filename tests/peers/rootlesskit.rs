@@ -62,10 +62,10 @@ fn it_keeps_the_container_from_the_host_s_loopback_when_told_so_in_a_sandbox_as_
 fn its_own_port_driver_works_beside_it() {
     let world = World::new();
     let options = "--disable-host-loopback --port-driver=builtin -p 127.0.0.1:28080:8080/tcp";
-    let inside = r#"
+    let inside = r"
         serve TCP-LISTEN:8080 inside
         eventually test -e $DIR/done
-        kill $(jobs -p)"#;
+        kill $(jobs -p)";
     let out = world.ok(Whose::Ours, "slirp4netns", &run(options, inside));
     assert_eq!(out, "published\n");
 }

@@ -53,10 +53,10 @@ fn a_shell_has_the_terminal_for_itself() {
 fn detach_gives_the_prompt_back_and_stop_ends_it() {
     let world = World::new();
     let script = format!(
-        r#"{EVENTUALLY}
+        r"{EVENTUALLY}
         wharf run --detach --name web -p 28080:8000 -- socat TCP-LISTEN:8000,reuseaddr,fork SYSTEM:'echo inside' 2>/dev/null
         eventually says TCP:127.0.0.1:28080 inside && echo published
-        wharf stop web && wharf ps --json"#
+        wharf stop web && wharf ps --json"
     );
     let out = world.ok(Whose::Ours, "wharf", &script);
     assert_eq!(out, "web\npublished\n[]\n");

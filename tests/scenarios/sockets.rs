@@ -32,7 +32,6 @@ fn world() -> (World, Host) {
         nat_ports: 1024..=65535,
         shared: false,
         nat: Default::default(),
-        shared: false,
         mtu: 1500,
     })));
     world.apply(Delta::Port(Arc::new(Port {
