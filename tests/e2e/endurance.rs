@@ -511,7 +511,7 @@ fn work(active: &[(TcpStream, TcpStream)], bytes: usize, open: usize) {
             scope.spawn(|| assert_eq!(receive(outer, &noise, false).unwrap(), each));
         }
     });
-    let moved = each * active.len() >> 10;
+    let moved = (each * active.len()) >> 10;
     let rate = moved as u128 / start.elapsed().as_millis().max(1);
     report(&format!("{} of {open} flows at work: {rate} MiB/s in all", active.len()));
 }

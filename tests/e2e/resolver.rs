@@ -1,4 +1,5 @@
 //! The name server seen by `dig`, with dnsmasq for a resolver of the host.
+#![allow(clippy::zombie_processes, reason = "they end with the test's process namespace")]
 
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::Path;

@@ -99,7 +99,9 @@ fn a_container_and_its_host_speak_to_the_same_remote_from_one_address() {
             // Both at once, and every byte is the right one.
             let both =
                 [web.ns(), own_ns()].map(|ns| Transfer::start(&ns, &lan.remote, Lan::host(family)));
-            both.iter().for_each(|transfer| transfer.goes_on(4_000_000, PATIENCE));
+            for transfer in &both {
+                transfer.goes_on(4_000_000, PATIENCE);
+            }
             let sent = both.map(Transfer::finish);
             assert!(sent.iter().all(|bytes| *bytes > 4_000_000));
         }
@@ -141,16 +143,19 @@ fn a_published_port_is_reached_from_the_remote_and_from_the_host_and_others_are_
     );
 }
 
+/// A way in which an uplink ends.
+type End = fn(&World);
+
 #[test]
 fn the_kernel_answers_again_whatever_ends_the_uplink() {
     in_world("share::the_kernel_answers_again_whatever_ends_the_uplink", |dir| {
         let (world, lan) = host(dir);
         fs::write(RESERVED, "8080,62000").unwrap();
         let reserved = || fs::read_to_string(RESERVED).unwrap().trim().to_owned();
-        let ends: [(&str, &dyn Fn(&World)); 3] = [
-            ("rm", &|world| drop(world.ok("uplink rm lan"))),
-            ("stop", &|world| drop(world.ok("daemon stop"))),
-            ("kill -9", &|world| world.kill_daemon()),
+        let ends: [(&str, End); 3] = [
+            ("rm", |world| drop(world.ok("uplink rm lan"))),
+            ("stop", |world| drop(world.ok("daemon stop"))),
+            ("kill -9", |world| world.kill_daemon()),
         ];
         for (how, end) in ends {
             assert!(kernel_answers(&lan, 62_000), "before {how}");
