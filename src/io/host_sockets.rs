@@ -14,15 +14,17 @@ use super::features::Feature;
 use super::host_calls::{self as calls, Control, Name};
 use super::host_datagrams::{self, take_in};
 use super::host_errors::explain;
+use super::host_gather::Gather;
 use super::host_inbox::{Inbox, Inboxed};
 use super::host_listen::{Listener, Transport};
 use super::host_ping::{self, RawId};
+use super::host_stream::{discard, room};
 use super::poller::{Poller, Ready, Token, Wish};
-use crate::base::limits::{BATCH_FRAMES_MAX, SOCKET_DESCRIPTORS_RESERVED, SOCKET_HELD_RANGES_MAX};
+use crate::base::limits::SOCKET_DESCRIPTORS_RESERVED;
 use crate::packet::FrameBatch;
 use crate::stage::sockets::{
-    ListenerId, Parts, Room, SockAddr, SocketCall, SocketError, SocketEvent, SocketId, SocketKind,
-    SocketOutput, Via,
+    ListenerId, SockAddr, SocketCall, SocketError, SocketEvent, SocketId, SocketKind, SocketOutput,
+    Via,
 };
 use crate::wire::vnet::HEADER_LEN as VNET_LEN;
 
@@ -584,59 +586,5 @@ impl Entry {
                 Executed::Event(SocketEvent::Failed { socket, error })
             }
         }
-    }
-}
-
-fn discard(fd: BorrowedFd<'_>, mut len: usize) -> io::Result<()> {
-    while len > 0 {
-        match calls::discard(fd, len)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            n => len -= n.min(len),
-        }
-    }
-    Ok(())
-}
-
-/// Place of the buffer's size and of what is queued in the answer of SO_MEMINFO
-/// (`include/uapi/linux/sock_diag.h`).
-const MEMINFO: usize = 9;
-const MEMINFO_SNDBUF: usize = 3;
-const MEMINFO_WMEM_QUEUED: usize = 5;
-
-/// Room in a stream's send buffer.
-fn room(fd: BorrowedFd<'_>) -> Room {
-    let mut info = [0_u32; MEMINFO];
-    match calls::option(fd, libc::SOL_SOCKET, libc::SO_MEMINFO, &mut info) {
-        Ok(n) if n > MEMINFO_WMEM_QUEUED => {
-            let total = info[MEMINFO_SNDBUF];
-            Room { free: total.saturating_sub(info[MEMINFO_WMEM_QUEUED]), total }
-        }
-        _ => Room::default(),
-    }
-}
-
-/// Every frame of a batch, and all that waited for one of them.
-const PARTS_MAX: usize = BATCH_FRAMES_MAX + SOCKET_HELD_RANGES_MAX;
-
-/// Pieces of frames as the kernel wants them.
-pub(super) struct Gather<'a> {
-    parts: [IoSlice<'a>; PARTS_MAX],
-    len: usize,
-}
-
-impl<'a> Gather<'a> {
-    fn new(out: &'a SocketOutput, parts: Parts, batch: &'a FrameBatch) -> Self {
-        let mut gather = Self { parts: [IoSlice::new(&[]); PARTS_MAX], len: 0 };
-        for part in out.chain(parts).take(PARTS_MAX) {
-            // A piece of a frame that is not there any more would be a hole in the stream.
-            let Some(bytes) = out.piece(part, batch) else { break };
-            gather.parts[gather.len] = IoSlice::new(bytes);
-            gather.len += 1;
-        }
-        gather
-    }
-
-    pub(super) fn parts(&self) -> &[IoSlice<'a>] {
-        &self.parts[..self.len]
     }
 }

@@ -511,8 +511,8 @@ fn work(active: &[(TcpStream, TcpStream)], bytes: usize, open: usize) {
             scope.spawn(|| assert_eq!(receive(outer, &noise, false).unwrap(), each));
         }
     });
-    let moved = each * active.len() >> 10;
-    let rate = moved as u128 / start.elapsed().as_millis().max(1);
+    let millis = start.elapsed().as_millis().max(1);
+    let rate = ((each * active.len()) as u128 * 1_000 / millis) >> 20;
     report(&format!("{} of {open} flows at work: {rate} MiB/s in all", active.len()));
 }
 
