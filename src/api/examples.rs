@@ -250,6 +250,7 @@ fn stats() -> StatsInfo {
             evicted_unanswered: 0,
             evicted_idle: 0,
             batch_sizes: vec![18, 2],
+            sockets: vec![("tcp-open".to_owned(), 1), ("tcp-opened".to_owned(), 7)],
         }],
     }
 }

@@ -1,4 +1,4 @@
-//! `wharf stats`: counters of ports, or of workers.
+//! `wharf stats`: counters of ports, of workers, or of the socket uplink.
 
 use clap::Args;
 
@@ -14,6 +14,9 @@ pub(crate) struct Stats {
     /// Counters of the worker threads instead of the ports
     #[arg(long)]
     workers: bool,
+    /// What the socket uplink has open and what happened to it, instead of the ports
+    #[arg(long, conflicts_with = "workers")]
+    sockets: bool,
     #[command(flatten)]
     format: Format,
 }
@@ -21,7 +24,10 @@ pub(crate) struct Stats {
 /// Runs `wharf stats`.
 pub(crate) fn run(global: &Global, args: &Stats) -> Outcome {
     let stats = global.client().stats()?;
-    if args.workers {
+    if args.sockets {
+        let sums = summed(&stats.workers);
+        listing(args.format.json, &sums, || sockets_table(&sums))
+    } else if args.workers {
         listing(args.format.json, &stats.workers, || workers_table(&stats.workers))
     } else {
         listing(args.format.json, &stats.ports, || ports_table(&stats.ports))
@@ -63,6 +69,22 @@ fn workers_table(workers: &[WorkerStats]) -> String {
     table(headings, rows.collect())
 }
 
+/// The workers' counters of one name together, in the order in which they name them.
+fn summed(workers: &[WorkerStats]) -> Vec<(String, u64)> {
+    let mut sums: Vec<(String, u64)> = Vec::new();
+    for (name, n) in workers.iter().flat_map(|worker| &worker.sockets) {
+        match sums.iter_mut().find(|(known, _)| known == name) {
+            Some((_, sum)) => *sum += n,
+            None => sums.push((name.clone(), *n)),
+        }
+    }
+    sums
+}
+
+fn sockets_table(sums: &[(String, u64)]) -> String {
+    table(["WHAT", ">COUNT"], sums.iter().map(|(name, n)| [name.clone(), count(*n)]).collect())
+}
+
 #[allow(clippy::cast_precision_loss, reason = "for showing only")]
 fn hit_rate(hits: u64, misses: u64) -> String {
     match hits.saturating_add(misses) {
@@ -94,6 +116,17 @@ mod tests {
         insta::assert_snapshot!(ports_table(&[port]), @r"
         PORT  NETWORK  RX FRAMES        RX  TX FRAMES     TX  DROPS
         web   blue     1,234,567  8.38 GiB          3  180 B  guard-mac 1,200
+        ");
+    }
+
+    #[test]
+    fn the_socket_uplink_s_counters_are_summed_over_the_workers() {
+        let sockets = vec![("tcp-open".to_owned(), 600), ("tcp-resets".to_owned(), 1)];
+        let worker = WorkerStats { sockets, ..WorkerStats::default() };
+        insta::assert_snapshot!(sockets_table(&summed(&[worker.clone(), worker])), @r"
+        WHAT        COUNT
+        tcp-open    1,200
+        tcp-resets      2
         ");
     }
 

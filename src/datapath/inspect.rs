@@ -204,6 +204,8 @@ pub struct WorkerStats {
     pub evicted_idle: u64,
     /// Frames per batch, summed by power of two: 1, 2–3, 4–7 …
     pub batch_sizes: Vec<u64>,
+    /// The socket uplink: its open flows by protocol, and what happened to it, by name.
+    pub sockets: Vec<(String, u64)>,
 }
 
 /// How much the data path remembers.

@@ -177,8 +177,15 @@ impl Datapath {
             evicted_unanswered: self.totals.evicted_unanswered,
             evicted_idle: self.totals.evicted_idle,
             batch_sizes: self.totals.batch_sizes.to_vec(),
+            sockets: self.socket_stats(),
             ..WorkerStats::default()
         }
+    }
+
+    fn socket_stats(&self) -> Vec<(String, u64)> {
+        let open = ["tcp-open", "udp-open", "ping-open"].into_iter().zip(self.sockets.counts());
+        let open = open.map(|(name, n)| (name, n as u64));
+        open.chain(self.sockets.stats().rows()).map(|(name, n)| (name.to_owned(), n)).collect()
     }
 
     /// How much is remembered.

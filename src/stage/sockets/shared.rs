@@ -63,6 +63,27 @@ pub struct Stats {
     pub limits_met: u64,
 }
 
+impl Stats {
+    /// Each with its name, as `wharf stats --sockets` shows it.
+    pub fn rows(&self) -> [(&'static str, u64); 13] {
+        [
+            ("tcp-opened", self.tcp_opened),
+            ("tcp-accepted", self.tcp_accepted),
+            ("tcp-resets", self.tcp_resets),
+            ("tcp-refused", self.tcp_refused),
+            ("tcp-out-of-order", self.tcp_out_of_order),
+            ("tcp-not-held", self.tcp_not_held),
+            ("tcp-gaps-lost", self.tcp_gaps_lost),
+            ("tcp-bytes-not-taken", self.tcp_not_taken),
+            ("tcp-resent", self.tcp_resent),
+            ("udp-opened", self.udp_opened),
+            ("udp-filtered", self.udp_filtered),
+            ("ping-opened", self.ping_opened),
+            ("limits-met", self.limits_met),
+        ]
+    }
+}
+
 /// Deadlines, one entry a flow. An entry may be early: the flow then arms itself again. Moving a
 /// deadline out costs nothing, moving it forward replaces the entry.
 #[derive(Debug, Default)]
