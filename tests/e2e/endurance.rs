@@ -481,7 +481,8 @@ fn many_open_flows_of_which_a_hundred_work_all_live() {
             }
         })
         .unwrap();
-        let (resident, kernel) = (scene.resident() - before.1, kernel_memory() - before.2);
+        let resident = scene.resident().saturating_sub(before.1);
+        let kernel = kernel_memory().saturating_sub(before.2);
         report(&format!(
             "{count} open flows: resident {resident} KiB more ({} bytes a flow); kernel {kernel} KiB more \
              (slabs and TCP of the whole machine, both ends' sockets among them)",

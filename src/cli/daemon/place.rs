@@ -4,6 +4,7 @@ use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 
@@ -130,7 +131,7 @@ pub(super) fn claim(dir: &RuntimeDir) -> Result<Claim, PlaceError> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o644);
     let mut file = options.open(&path).map_err(failed)?;
-    if let Err(error) = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    if let Err(error) = lock(&file) {
         if error != rustix::io::Errno::WOULDBLOCK {
             return Err(failed(error.into()));
         }
@@ -145,6 +146,23 @@ pub(super) fn claim(dir: &RuntimeDir) -> Result<Claim, PlaceError> {
     file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
     writeln!(file, "{}", std::process::id()).map_err(failed)?;
     Ok(Claim { _file: file })
+}
+
+/// How long the kernel may take to take a killed daemon apart; it keeps its lock until then.
+const LAST_BREATH: Duration = Duration::from_millis(500);
+
+fn lock(file: &File) -> rustix::io::Result<()> {
+    const STEP: Duration = Duration::from_millis(10);
+    let mut waited = Duration::ZERO;
+    loop {
+        match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) if waited < LAST_BREATH => {
+                std::thread::sleep(STEP);
+                waited += STEP;
+            }
+            other => return other,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -164,8 +182,12 @@ mod tests {
         let first = claim(&dir).unwrap();
         let error = claim(&dir).unwrap_err().to_string();
         assert!(error.contains(&format!("(process {})", std::process::id())), "{error}");
-        drop(first);
+        let dying = std::thread::spawn(move || {
+            std::thread::sleep(LAST_BREATH / 5);
+            drop(first);
+        });
         claim(&dir).unwrap();
+        dying.join().unwrap();
     }
 
     #[test]
