@@ -1,6 +1,6 @@
 //! Giving up rights that a running switch does not need, for good.
 //!
-//! [`confine`] is for the moment when everything is open that needs a right. What remains: sockets, the
+//! [`give_up_files`] is for the moment when everything is open that needs a right. What remains: sockets, the
 //! descriptors that are open, and reading what the resolver and the kernel tell in files. It holds for the
 //! calling thread and those it starts later, so it is called before any is started.
 //!

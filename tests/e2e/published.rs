@@ -74,11 +74,14 @@ fn furnished(dir: &Path, uplink: &str, body: impl FnOnce(&World, &Outside)) {
     body(&world, &outside);
 }
 
-/// Ends its daemon, however the test ends.
+/// Ends its containers and its daemon, however the test ends.
 struct Ended<'a>(&'a World);
 
 impl Drop for Ended<'_> {
     fn drop(&mut self) {
+        for name in ["web", "other"] {
+            let _ = self.0.output(&["stop", "--time", "0", name]);
+        }
         let _ = self.0.output(&["daemon", "stop", "--release"]);
     }
 }

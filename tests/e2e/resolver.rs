@@ -17,7 +17,7 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// A resolver program at an address of loopback. It ends with the test's process namespace.
 fn dnsmasq(at: &str, more: &[&str]) -> Child {
     let mut command = Command::new("dnsmasq");
-    command.args(["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts"]);
+    command.args(["--no-daemon", "--conf-file=/dev/null", "--no-resolv", "--no-hosts"]);
     command.args(["--bind-interfaces", "--port=53", "--pid-file=", "--user=root", "--group=root"]);
     command.arg(format!("--listen-address={at}")).args(more);
     let child = command.stdout(Stdio::null()).stderr(Stdio::inherit()).spawn().unwrap();
