@@ -261,6 +261,47 @@ pub(super) fn send(
     check(unsafe { libc::sendmsg(fd.as_raw_fd(), &raw const message, flags) })
 }
 
+/// The most datagrams that one call sends.
+pub(super) const SEND_MAX: usize = 32;
+
+/// A datagram of several: where to, how, and which pieces it has among those of all.
+#[derive(Clone, Debug)]
+pub(super) struct Addressed {
+    pub(super) name: Name,
+    pub(super) control: Control,
+    pub(super) pieces: std::ops::Range<usize>,
+}
+
+/// Sends datagrams in order until one fails. Gives the number of those before it; at least one, or an
+/// error.
+pub(super) fn send_many(
+    fd: BorrowedFd<'_>,
+    datagrams: &mut [Addressed],
+    parts: &[IoSlice<'_>],
+) -> io::Result<usize> {
+    let mut messages = [libc::mmsghdr { msg_hdr: message(), msg_len: 0 }; SEND_MAX];
+    let mut wanted = 0;
+    for (message, one) in messages.iter_mut().zip(datagrams) {
+        let pieces = parts.get(one.pieces.clone()).unwrap_or_default();
+        let header = &mut message.msg_hdr;
+        header.msg_name = one.name.bytes.as_mut_ptr().cast();
+        header.msg_namelen = one.name.len as libc::socklen_t;
+        // `IoSlice` is laid out as `iovec`.
+        header.msg_iov = pieces.as_ptr().cast_mut().cast();
+        header.msg_iovlen = pieces.len() as _;
+        if one.control.len > 0 {
+            header.msg_control = one.control.bytes.as_mut_ptr().cast();
+            header.msg_controllen = one.control.len as _;
+        }
+        wanted += 1;
+    }
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    let list = messages.as_mut_ptr();
+    // SAFETY: `wanted` headers are filled in; every pointer in them is to a live buffer of the length
+    // beside it, which the kernel only reads.
+    check(unsafe { libc::sendmmsg(fd.as_raw_fd(), list, wanted, flags) } as isize)
+}
+
 /// What a receive brought beside the bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Received {

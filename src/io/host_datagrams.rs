@@ -89,6 +89,21 @@ fn send_once(
     parts: &[IoSlice<'_>],
     train: bool,
 ) -> io::Result<()> {
+    let (name, mut control) = address(datagram, train);
+    // An error that an earlier datagram met is reported to the next call once; the error queue has
+    // the details, and this datagram has not been sent.
+    for again in [true, false] {
+        match calls::send(fd, Some(&name), parts, &mut control) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if again && is_earlier(&error) => {}
+            other => return other.map(drop),
+        }
+    }
+    Ok(())
+}
+
+/// Where a datagram goes, and how, in the kernel's form.
+pub(super) fn address(datagram: Outgoing, train: bool) -> (Name, Control) {
     let name = Name::new(datagram.to.addr, datagram.to.port, datagram.v4);
     let mut control = Control::new();
     if train {
@@ -105,20 +120,22 @@ fn send_once(
     if let Some(from) = datagram.from {
         push_local_address(&mut control, from, datagram.v4);
     }
-    // An error that an earlier datagram met is reported to the next call once; the error queue has
-    // the details, and this datagram has not been sent.
-    for again in [true, false] {
-        match calls::send(fd, Some(&name), parts, &mut control) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            Err(error) if again && is_earlier(&error) => {}
-            other => return other.map(drop),
-        }
-    }
-    Ok(())
+    (name, control)
 }
 
 fn is_earlier(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ECONNREFUSED | libc::EHOSTUNREACH))
+}
+
+/// The host's own word about a datagram that it did not send.
+pub(super) fn lost(
+    socket: SocketId,
+    error: &io::Error,
+    v4: bool,
+    to: SockAddr,
+) -> SocketEvent<'static> {
+    let (error, offender) = (explain(error, v4), Addr::UNSPECIFIED);
+    SocketEvent::DatagramError { socket, error, offender, to, echo_seq: 0 }
 }
 
 /// `struct in_pktinfo` (interface, address to send from, unused) or `struct in6_pktinfo`.

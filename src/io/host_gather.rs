@@ -7,7 +7,7 @@ use crate::packet::FrameBatch;
 use crate::stage::sockets::{Parts, SocketOutput};
 
 /// Every frame of a batch, and all that waited for one of them.
-const PARTS_MAX: usize = BATCH_FRAMES_MAX + SOCKET_HELD_RANGES_MAX;
+pub(super) const PARTS_MAX: usize = BATCH_FRAMES_MAX + SOCKET_HELD_RANGES_MAX;
 
 /// Pieces of frames as the kernel wants them.
 pub(super) struct Gather<'a> {

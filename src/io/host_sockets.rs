@@ -17,6 +17,7 @@ use super::host_errors::explain;
 use super::host_gather::Gather;
 use super::host_inbox::{Inbox, Inboxed};
 use super::host_listen::{Listener, Transport};
+use super::host_outbox::{self, Outbox};
 use super::host_ping::{self, RawId};
 use super::host_stream::{discard, room};
 use super::poller::{Poller, Ready, Token, Wish};
@@ -107,6 +108,7 @@ pub struct HostSockets {
     features: Features,
     scratch: Box<[u8]>,
     inbox: Inbox,
+    outbox: Outbox,
     /// Sockets that have had their turn and not been read empty: the poller will not name them again.
     unread: Vec<Via>,
     /// Descriptors from this number on are not for flows. The kernel gives the lowest that is free.
@@ -124,6 +126,7 @@ impl HostSockets {
             descriptors: limit.saturating_sub(SOCKET_DESCRIPTORS_RESERVED),
             scratch: vec![0; if features.peek_offset { 0 } else { SCRATCH }].into_boxed_slice(),
             inbox: Inbox::new(),
+            outbox: Outbox::default(),
             unread: Vec::new(),
         }
     }
@@ -206,11 +209,7 @@ impl HostSockets {
                 };
                 match (failed, via) {
                     (Err(error), Via::Socket(socket)) => {
-                        let (offender, echo_seq) = (crate::wire::addr::Addr::UNSPECIFIED, 0);
-                        let error = explain(&error, v4);
-                        let event =
-                            SocketEvent::DatagramError { socket, error, offender, to, echo_seq };
-                        Executed::Event(event)
+                        Executed::Event(host_datagrams::lost(socket, &error, v4, to))
                     }
                     _ => Executed::Done,
                 }
@@ -238,6 +237,23 @@ impl HostSockets {
         }
     }
 
+    /// Sends those of the first `calls` that are datagrams for one socket, at once. Gives the number of
+    /// those that are done; the next one is to be executed by itself.
+    pub fn send_run(
+        &mut self,
+        (calls, out): (&[SocketCall], &SocketOutput),
+        sent: &FrameBatch,
+    ) -> usize {
+        let Some(via) = host_outbox::run_of(calls) else { return 0 };
+        match datagram_socket(&self.tables, &self.listeners, via) {
+            Some((fd, v4, None)) => {
+                let trains = self.features.udp_segment;
+                self.outbox.send((fd, v4), via, (calls, out), sent, trains)
+            }
+            _ => 0,
+        }
+    }
+
     fn send_made(&mut self, socket: SocketId, to: SockAddr, bytes: &[u8]) -> Executed<'static> {
         let features = self.features;
         let Some(entry) = self.entry(socket) else { return Executed::Done };
@@ -249,12 +265,7 @@ impl HostSockets {
         let datagram = host_datagrams::Outgoing { from: None, to, segment: 0, ttl: None, v4 };
         match host_datagrams::send(entry.fd.as_fd(), datagram, &parts, features) {
             Ok(()) => Executed::Done,
-            Err(error) => {
-                let (offender, echo_seq) = (crate::wire::addr::Addr::UNSPECIFIED, 0);
-                let error = explain(&error, v4);
-                let event = SocketEvent::DatagramError { socket, error, offender, to, echo_seq };
-                Executed::Event(event)
-            }
+            Err(error) => Executed::Event(host_datagrams::lost(socket, &error, v4, to)),
         }
     }
 

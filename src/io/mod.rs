@@ -16,6 +16,7 @@ mod host_errors;
 mod host_gather;
 mod host_inbox;
 pub mod host_listen;
+mod host_outbox;
 mod host_ping;
 pub mod host_sockets;
 mod host_stream;

@@ -69,9 +69,16 @@ impl Sockets {
             if calls.is_empty() {
                 break;
             }
-            for call in calls.drain(..) {
+            let mut next = 0;
+            while let Some(call) = calls.get(next) {
+                let sent_at_once = self.host.send_run((&calls[next..], &out.sockets), sent);
+                if sent_at_once > 0 {
+                    next += sent_at_once;
+                    continue;
+                }
+                next += 1;
                 loop {
-                    let named = (&call, &out.sockets);
+                    let named = (call, &out.sockets);
                     match self.host.execute(poller, named, sent, &mut self.received) {
                         Executed::Done => break,
                         Executed::Event(event) => {
@@ -87,6 +94,7 @@ impl Sockets {
                     self.deliver(datapath, out, &mut write);
                 }
             }
+            calls.clear();
             datapath.flush_sockets(now, out);
         }
         out.sockets.clear();

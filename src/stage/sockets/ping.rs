@@ -155,7 +155,10 @@ impl PingFlows {
                 flow.report(error, offender, (to.addr, echo_seq), shared, out);
             }
             SocketEvent::Failed { error, .. } => {
-                shared.stats.limits_met += u64::from(error == SocketError::Limit);
+                if error == SocketError::Limit {
+                    shared.stats.limits_met += 1;
+                    out.dropped(flow.port, DropReason::SocketLimit);
+                }
                 flow.report(error, Addr::UNSPECIFIED, flow.last, shared, out);
                 self.close(socket, shared, out);
             }

@@ -64,7 +64,7 @@ pub struct UdpFlow {
     id: SocketId,
     /// As the container's datagrams are keyed, but without a destination.
     key: FlowKey,
-    /// Family of the host's socket: a resolver's may be another than the container's.
+    /// Family of the host's socket: what is redirected may go to another than the container's.
     v4_outside: bool,
     link: Link,
     port: PortId,
@@ -145,12 +145,10 @@ impl UdpFlow {
 }
 
 /// What a socket is shared by: everything from one inside address and port. What is redirected has
-/// sockets of its own, and so have queries to a name server, which are redirected elsewhere.
+/// sockets of its own.
 fn inside_of(key: &FlowKey, inside: &Inside) -> FlowKey {
-    let redirected = inside.redirect.is_some();
-    let dst = if redirected { key.dst } else { Addr::UNSPECIFIED };
-    let dst_port = if redirected && key.dst_port == DNS { DNS } else { 0 };
-    FlowKey { dst, dst_port, ..*key }
+    let dst = if inside.redirect.is_some() { key.dst } else { Addr::UNSPECIFIED };
+    FlowKey { dst, dst_port: 0, ..*key }
 }
 
 impl UdpFlows {
@@ -279,7 +277,10 @@ impl UdpFlows {
             }
             SocketEvent::Failed { error, .. } => {
                 // The container learns at once; its next datagram tries anew.
-                shared.stats.limits_met += u64::from(error == SocketError::Limit);
+                if error == SocketError::Limit {
+                    shared.stats.limits_met += 1;
+                    out.dropped(flow.port, DropReason::SocketLimit);
+                }
                 let to = SockAddr { addr: flow.remotes[0], port: 0 };
                 flow.report(error, Addr::UNSPECIFIED, to, shared, out);
                 self.close(socket, shared, out);

@@ -235,6 +235,7 @@ fn errors_of_the_path_become_icmp_errors_inside() {
         rig.event(SocketEvent::Failed { socket, error: SocketError::Limit });
         assert_eq!(rig.calls(), [SocketCall::Close { socket, reset: false }]);
         assert_eq!(rig.flows.stats().limits_met, 1);
+        assert_eq!(rig.out.drops, [(PortId(3), DropReason::SocketLimit)], "on its port");
     }
 }
 
@@ -325,6 +326,18 @@ fn an_echo_reply_comes_back_under_the_container_s_own_identifier() {
         assert_eq!((parsed.src, parsed.dst, parsed.dst_port), (rig.outside, rig.inside, 77));
         rig.wait(Span::from_secs(60));
         assert_eq!(rig.flows.counts(), [0, 0, 0], "RFC 5508 REQ-2");
+    }
+}
+
+#[test]
+fn a_ping_that_finds_no_descriptor_is_counted_on_its_port() {
+    for (v4, request) in [(true, 8), (false, 128)] {
+        let mut rig = Rig::new(v4);
+        rig.frame(echo(&rig, request, 77, 5)).unwrap();
+        let SocketCall::Open { socket, .. } = rig.calls()[0] else { panic!() };
+        rig.event(SocketEvent::Failed { socket, error: SocketError::Limit });
+        assert_eq!(rig.out.drops, [(PortId(3), DropReason::SocketLimit)]);
+        assert_eq!(rig.flows.counts(), [0, 0, 0], "its next request tries anew");
     }
 }
 
