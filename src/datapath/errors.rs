@@ -68,7 +68,7 @@ impl Datapath {
         if !self.write_error(now, &port, &parsed, error, &mut view) {
             return;
         }
-        if let Ok(to) = self.translate_error(&port, &mut view) {
+        if let Ok(Some(to)) = self.translate_error(&port, &mut view) {
             self.emit_owned(to, held, out);
         }
     }
@@ -96,22 +96,29 @@ impl Datapath {
             return Err(DropReason::TtlExceeded);
         }
         let mut view = frame.batch.frame(frame.at);
-        let egress = self.translate_error(port, &mut view)?;
-        self.emit(egress, frame.at, frame.batch, frame.out);
+        if let Some(egress) = self.translate_error(port, &mut view)? {
+            self.emit(egress, frame.at, frame.batch, frame.out);
+        }
         Ok(())
     }
 
-    /// Finds the flow an error is about, translates the error and addresses it. The port it leaves by.
+    /// Finds the flow an error is about, translates the error and addresses it. The port it leaves by;
+    /// none if the flow ends in a socket here.
     fn translate_error(
         &mut self,
         port: &Port,
         view: &mut FrameMut<'_>,
-    ) -> Result<PortId, DropReason> {
+    ) -> Result<Option<PortId>, DropReason> {
         let parsed = Parsed::new(view.bytes())?;
         let csum = view.offload().csum;
         let embedded = icmp::related(view.bytes(), &parsed, csum, port.domain, Scope::Routed)?
             .ok_or(DropReason::IcmpUnrelated)?;
         let key = embedded.lookup_key();
+        if let (Some(seq), Some(mtu)) = (embedded.tcp_seq, embedded.mtu)
+            && let Some(taken) = self.sockets.path_mtu(port.id, &key, (seq, mtu))
+        {
+            return taken.map(|()| None);
+        }
         let found = self.flows.lookup(&key, key.hash(self.seed));
         let (index, direction) = found.ok_or(DropReason::IcmpUnrelated)?;
         let flow = *self.flows.get(index);
@@ -125,6 +132,6 @@ impl Datapath {
         let parsed = Parsed::new(view.bytes())?;
         let route = Some((hop.dst_mac, hop.src_mac));
         Rewrite { nat: None, route }.apply(view, &parsed);
-        Ok(hop.port())
+        Ok(Some(hop.port()))
     }
 }

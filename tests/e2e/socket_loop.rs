@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use wharf::base::hash::Seed;
 use wharf::base::ids::{DomainId, PortId};
@@ -16,6 +16,7 @@ use wharf::io::tap::Tap;
 use wharf::packet::{FrameBatch, Parsed};
 use wharf::stage::sockets::{
     Delivery, FrameSlot, Inside, Link, ListenerId, Published, SocketFlows, SocketOutput, Target,
+    TcpFlow,
 };
 use wharf::wire::addr::Addr;
 use wharf::wire::mac::Mac;
@@ -106,8 +107,23 @@ impl Uplink {
 
     /// Serves until told to stop.
     pub(crate) fn run(&mut self, stop: &AtomicBool) {
+        self.serve_while(|_| !stop.load(Ordering::Relaxed));
+    }
+
+    /// Serves on until every connection has ended, but not for longer than `patience`.
+    ///
+    /// Both ends of a connection know of its end before the last acknowledgement has come here.
+    pub(crate) fn run_out(&mut self, patience: Duration) {
+        let start = self.began.elapsed();
+        self.serve_while(|uplink| {
+            let open = uplink.flows.tcp_flows().any(TcpFlow::is_open);
+            open && uplink.began.elapsed() < start + patience
+        });
+    }
+
+    fn serve_while(&mut self, more: impl Fn(&Self) -> bool) {
         let mut ready = Vec::new();
-        while !stop.load(Ordering::Relaxed) {
+        while more(self) {
             let more = self.frames();
             let now = self.now();
             let longest = Span::from_millis(20);

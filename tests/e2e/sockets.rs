@@ -104,6 +104,7 @@ fn tcp_out(features: Features) {
             both_ways(&inner, &outer, BYTES);
         }
     });
+    uplink.run_out(PATIENCE);
     assert_eq!(uplink.flows.tcp_flows().filter(|flow| flow.is_open()).count(), 0);
 }
 

@@ -9,7 +9,7 @@ use wharf::config::{Delta, Port, PortKind, Uplink, UplinkKind};
 use wharf::datapath::Output;
 use wharf::packet::{Csum, DropReason, FrameBatch, Gso, Offload, PacketBuf};
 use wharf::stage::sockets::{
-    Delivery, FrameSlot, SockAddr, SocketCall, SocketError, SocketEvent, SocketId, Via,
+    Delivery, FrameSlot, Room, SockAddr, SocketCall, SocketError, SocketEvent, SocketId, Via,
 };
 use wharf::wire::addr::Family;
 
@@ -317,5 +317,55 @@ fn a_family_that_the_host_lacks_is_unreachable_at_once() {
         let sent = Sent { port, bytes: frame.bytes().to_vec(), offload: frame.offload };
         assert_eq!((port, sent.icmp()), (container.port, expected));
         sent.assert_checksums();
+    }
+}
+
+/// Bytes come from the outside: the super-frame that they become.
+fn super_frame(world: &mut World, family: Family, socket: SocketId) -> FrameBatch {
+    let headers = if family == Family::V4 { 54 } else { 74 };
+    let mut received = FrameBatch::new();
+    assert!(received.push(&vec![0; headers + 5_000], Offload::NONE));
+    let (slot, frame, mut out) = (FrameSlot(0), received.frame(0), Output::default());
+    let event = SocketEvent::Data { socket, slot, frame, more: false };
+    world.dp.socket_event(world.now, event, &mut out);
+    assert!(matches!(out.sockets.deliveries[..], [Delivery::Slot { .. }]));
+    received
+}
+
+/// A container may itself be a router, with less room behind it than before it.
+#[test]
+fn a_router_behind_a_container_makes_its_connection_s_segments_smaller() {
+    for (family, sizes) in FAMILIES.into_iter().zip([[1460, 1360], [1440, 1340]]) {
+        let (mut world, container) = world();
+        let (to, mut syn) = ((outside(family), 80), Vec::new());
+        let from = || ip(&container, container.router, container.addr(family), to.0, 64);
+        let builder = from().tcp(5_000, 80, 100, 60_000).syn();
+        builder.options_raw(&[2, 4, 5, 0xb4]).unwrap().write(&mut syn, &[]).unwrap();
+        let (calls, ..) = asked(&mut world, &container, &[syn]);
+        let [SocketCall::Connect { socket, .. }] = calls[..] else { panic!("{calls:?}") };
+        let (room, mut out) = (Room { free: 80_000, total: 80_000 }, Output::default());
+        world.dp.socket_event(world.now, SocketEvent::Connected { socket, room }, &mut out);
+        let Delivery::Made { frame, .. } = &out.sockets.deliveries[0] else { panic!("no SYN-ACK") };
+        let at = if family == Family::V4 { 34 } else { 54 };
+        let seq = u32::from_be_bytes(frame.bytes()[at + 4..at + 8].try_into().unwrap());
+        let numbers = (101, seq.wrapping_add(1));
+        let ack = tcp(&container, container.router, 5_000, to, "A", numbers, b"");
+        asked(&mut world, &container, &[ack]);
+        let mut out = Output::default();
+        let readable = SocketEvent::Readable { socket, hangup: false };
+        world.dp.socket_event(world.now, readable, &mut out);
+        world.dp.flush_sockets(world.now, &mut out);
+        let before = super_frame(&mut world, family, socket);
+        assert_eq!(before.offload(0).gso_size, sizes[0]);
+
+        let (quoted, mut error, mtu) = (&before.bytes(0)[14..562], Vec::new(), [0, 0, 5, 0x78]);
+        match family {
+            Family::V4 => from().icmpv4_raw(3, 4, mtu).write(&mut error, quoted).unwrap(),
+            Family::V6 => from().icmpv6_raw(2, 0, mtu).write(&mut error, quoted).unwrap(),
+        }
+        let (calls, ..) = asked(&mut world, &container, &[error]);
+        assert!(calls.contains(&SocketCall::SetPeekOffset { socket, offset: 0 }), "{calls:?}");
+        let after = super_frame(&mut world, family, socket);
+        assert_eq!(after.offload(0).gso_size, sizes[1]);
     }
 }

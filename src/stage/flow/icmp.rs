@@ -37,6 +37,8 @@ pub struct EmbeddedKey {
     pub key: FlowKey,
     /// TCP sequence number, if it is TCP: see [`super::TcpState::has_sent`].
     pub tcp_seq: Option<u32>,
+    /// What the next hop takes, if the packet was too big for it (RFC 1191 4, RFC 4443 3.2).
+    pub mtu: Option<u16>,
     /// Where the quoted IP header lies in the frame.
     l3: usize,
     /// Where the quoted transport header lies.
@@ -96,7 +98,20 @@ pub fn related(
     };
     let tcp_seq = bytes.get(4..8).filter(|_| quote.proto == ipv6::TCP);
     let tcp_seq = tcp_seq.and_then(|seq| seq.try_into().ok()).map(u32::from_be_bytes);
-    Ok(Some(EmbeddedKey { key, tcp_seq, l3, l4: quote.l4, end: quote.end }))
+    let mtu = too_big(frame, parsed);
+    Ok(Some(EmbeddedKey { key, tcp_seq, mtu, l3, l4: quote.l4, end: quote.end }))
+}
+
+fn too_big(frame: &[u8], parsed: &Parsed) -> Option<u16> {
+    let (header, _) = Icmp::ref_from_prefix(parsed.l4_bytes(frame)).ok()?;
+    let too_big = match parsed.l3 {
+        L3::V4 => (icmp::v4::UNREACHABLE, icmp::v4::CODE_TOO_BIG),
+        _ => (icmp::v6::TOO_BIG, 0),
+    };
+    // ICMPv6 has 32 bits for it: who claims more than 16 takes whatever we send.
+    let (high, low) = (header.id.get(), header.seq.get());
+    let mtu = if parsed.l3 == L3::V6 && high > 0 { u16::MAX } else { low };
+    ((header.kind, header.code) == too_big).then_some(mtu)
 }
 
 /// Whether the packet is an ICMP error that may concern a flow.

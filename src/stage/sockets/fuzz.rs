@@ -1,9 +1,13 @@
 //! The flow machines under an operation list made of foreign bytes: hostile frames, events in any order
 //! about sockets that exist or do not, time that leaps. Called by the fuzz target and by a test here.
 
+mod hostile;
+
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use self::hostile::{Asked, Seen};
 use super::headers::TcpFields;
 use super::{
     Delivery, Forbidden, FrameSlot, Inside, Link, ListenerId, Published, Room, SockAddr,
@@ -75,6 +79,7 @@ const OWN: [(&str, u8); 2] = [("172.17.0.0", 16), ("fd00::", 64)];
 const REDIRECT: Addr = Addr::LOOPBACK_V4;
 /// The container.
 const INSIDE: [&str; 2] = ["172.17.0.2", "fd00::2"];
+const GATEWAYS: [&str; 2] = ["172.17.0.1", "fd00::1"];
 const PORT: PortId = PortId(1);
 const LINK: Link = Link { inside: Mac([4; 6]), gateway: Mac([2; 6]) };
 
@@ -149,6 +154,12 @@ struct Fuzzed {
     batch: FrameBatch,
     /// Sockets that calls have named: events are mostly about these.
     known: Vec<SocketId>,
+    /// Sockets that calls have made and not closed.
+    alive: BTreeSet<SocketId>,
+    /// What calls want to know and nobody has answered.
+    asked: Vec<Asked>,
+    /// Each flow's places when they were last looked at.
+    places: Vec<Seen>,
     /// Whether the configuration has allowed [`REDIRECT`].
     redirected: bool,
 }
@@ -162,8 +173,9 @@ impl Fuzzed {
             port: PORT,
             domain: DomainId(1),
             link: Link { inside: LINK.gateway, gateway: LINK.inside },
-            addrs: [Some(Addr::from_v4_bytes([172, 17, 0, 2])), None],
-            gateways: [Some(Addr::from_v4_bytes([172, 17, 0, 1])), None],
+            // Both families: who refuses a client in one is asked in the other.
+            addrs: INSIDE.map(|addr| addr.parse().ok()),
+            gateways: GATEWAYS.map(|addr| addr.parse().ok()),
             subnets: own.to_vec(),
             mtu: 1500,
         };
@@ -179,6 +191,9 @@ impl Fuzzed {
             now: Time(1_000_000_000),
             batch: FrameBatch::new(),
             known: Vec::new(),
+            alive: BTreeSet::new(),
+            asked: Vec::new(),
+            places: Vec::new(),
             redirected: false,
         }
     }
@@ -186,13 +201,26 @@ impl Fuzzed {
     fn run(&mut self, data: &[u8]) {
         let mut input = Bytes(data);
         while let Some(op) = input.next() {
-            match op % 8 {
+            let what = op % 16;
+            // Segments of one batch are looked at together, and time may pass before that.
+            if !matches!(what, 7..=10) {
+                self.look();
+            }
+            match what {
                 0..=3 => self.frame(&mut input),
                 4..=6 => self.event(&mut input),
-                _ => self.time(&mut input),
+                7 => self.time(&mut input),
+                8..=10 => self.segment(&mut input),
+                11 => self.syn(&mut input),
+                12 | 13 => self.answer(&mut input),
+                14 => self.client(&mut input),
+                _ => self.removal(&mut input),
             }
-            self.look();
+            if op & 0x80 == 0 || self.batch.len() > 8 {
+                self.look();
+            }
         }
+        self.look();
     }
 
     fn frame(&mut self, input: &mut Bytes<'_>) {
@@ -220,6 +248,10 @@ impl Fuzzed {
 
     fn event(&mut self, input: &mut Bytes<'_>) {
         let socket = self.socket(input);
+        // The kernel says nothing of sockets that do not exist (yet), but of strangers' all it likes.
+        if self.waits_for_accept(socket) {
+            return;
+        }
         let room = Room { free: input.short().into(), total: input.short().into() };
         let [a, b] = [input.byte(), input.byte()];
         let peer = SockAddr { addr: Addr::from_v4_bytes([192, 0, 2, a]), port: u16::from(b) };
@@ -236,8 +268,8 @@ impl Fuzzed {
             0 => SocketEvent::Connected { socket, room },
             1 => SocketEvent::Failed { socket, error },
             2 => SocketEvent::Incoming { listener: ListenerId(u32::from(b) % 4) },
-            3 => SocketEvent::Accepted { socket, client: peer, local: peer, room },
-            4 => SocketEvent::NotAccepted { socket, error: (b > 128).then_some(error) },
+            // The answers to `Accept` are in `hostile.rs`.
+            3 | 4 => SocketEvent::Connected { socket, room },
             5 => SocketEvent::Readable { socket, hangup: b > 128 },
             6 => SocketEvent::Writable { socket, room },
             7 | 8 => SocketEvent::Sent { socket, accepted: room.free, room },
@@ -269,6 +301,7 @@ impl Fuzzed {
     /// What comes out must make sense.
     fn look(&mut self) {
         self.flows.flush(self.now, &mut self.out);
+        self.calls_make_sense();
         for call in &self.out.calls {
             match *call {
                 SocketCall::Connect { socket, to } => {
@@ -305,6 +338,7 @@ impl Fuzzed {
             }
         }
         self.out.clear();
+        self.places_make_sense();
     }
 
     /// Judged by other means than the flow machines judge by.
@@ -329,8 +363,7 @@ impl Fuzzed {
     }
 
     fn end(mut self) {
-        self.flows.remove_port(self.now, PORT, &mut self.out);
-        assert_eq!((self.flows.counts(), self.flows.held_bytes()), ([0, 0, 0], 0));
+        self.remove_port();
         let later = self.now + Span::from_secs(1);
         self.flows.tick(later, &mut self.out);
         self.flows.unpublish(ListenerId(1));

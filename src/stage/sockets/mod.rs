@@ -231,6 +231,18 @@ impl SocketFlows {
         }
     }
 
+    /// A router behind the container, or the container, cannot pass on a segment this large: `key` is
+    /// that of the container's packets, `seq` is where the segment began. `None`: no connection of `port`
+    /// has this key.
+    pub fn path_mtu(
+        &mut self,
+        port: PortId,
+        key: &FlowKey,
+        (seq, mtu): (u32, u16),
+    ) -> Option<Result<(), DropReason>> {
+        self.tcp.path_mtu(port, key, (seq, mtu), &mut self.shared)
+    }
+
     /// Number of TCP flows, UDP sockets and ping sockets.
     pub fn counts(&self) -> [usize; 3] {
         [self.tcp.len(), self.udp.len(), self.ping.len()]

@@ -147,7 +147,9 @@ impl TcpFlows {
         out: &mut SocketOutput,
     ) {
         let listener = self.asked_by(socket);
+        // The container may have gone since it was asked for.
         let published = listener
+            .filter(|_| self.slab.get_mut(socket).is_some())
             .and_then(|id| self.listeners.known.get(&id))
             .map(|listener| listener.published.clone());
         let key = published.as_ref().and_then(|published| {

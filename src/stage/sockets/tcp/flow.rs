@@ -149,7 +149,34 @@ pub(super) struct Birth {
     pub(super) iss: Seq,
 }
 
+/// Where a flow is in both streams, for whoever plays a container that knows it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::stage::sockets) struct Edges {
+    pub(in crate::stage::sockets) rcv_nxt: u32,
+    pub(in crate::stage::sockets) rcv_edge: u32,
+    pub(in crate::stage::sockets) snd_una: u32,
+    pub(in crate::stage::sockets) snd_nxt: u32,
+    pub(in crate::stage::sockets) snd_max: u32,
+}
+
 impl TcpFlow {
+    /// Its places in both streams, and its socket.
+    pub(in crate::stage::sockets) fn edges(&self) -> (SocketId, Edges) {
+        let edges = Edges {
+            rcv_nxt: self.rcv_nxt.0,
+            rcv_edge: self.rcv_edge.0,
+            snd_una: self.snd_una.0,
+            snd_nxt: self.snd_nxt.0,
+            snd_max: self.snd_max.0,
+        };
+        (self.id, edges)
+    }
+
+    /// The two stations of its inside.
+    pub(in crate::stage::sockets) fn link(&self) -> Link {
+        self.link
+    }
+
     pub(super) fn new(id: SocketId, birth: Birth) -> Self {
         let Birth { key, link, port, gateway, mtu, state, iss } = birth;
         Self {

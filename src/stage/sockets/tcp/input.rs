@@ -3,14 +3,22 @@
 use super::flow::{TcpFlow, TcpState};
 use super::reorder::NoRoom;
 use super::segment::Segment;
+use super::seq::Seq;
 use super::timers::REORDERING;
 use crate::packet::DropReason;
 use crate::stage::sockets::calls::{FrameSlot, SocketCall, SocketOutput};
+use crate::stage::sockets::headers;
 use crate::stage::sockets::shared::Shared;
-use crate::wire::tcp;
+use crate::wire::{ethernet, tcp};
 
 /// Acknowledgements that make a sender resend at once (RFC 5681 3.2).
 const DUP_ACKS: u8 = 3;
+
+/// No IPv4 path is believed to take less: as Linux has it (`min_pmtu`), so that no forger makes us send
+/// crumbs.
+const PATH_MTU_MIN_V4: u16 = 552;
+/// RFC 8201 4: no IPv6 path takes less.
+const PATH_MTU_MIN_V6: u16 = 1280;
 
 type Outcome = Result<(), DropReason>;
 
@@ -227,6 +235,25 @@ impl TcpFlow {
             self.restart = true;
             self.rewind();
         }
+    }
+
+    /// Segments towards the container are too large for a hop behind it: what is under way is sent again
+    /// in smaller ones. An error that quotes no byte under way is a guess (RFC 5927 4.1).
+    pub(super) fn path_mtu(&mut self, seq: Seq, mtu: u16) -> Outcome {
+        let under_way = !seq.before(self.snd_una) && seq.before(self.snd_max);
+        if self.state != TcpState::Open || !under_way {
+            return Err(DropReason::IcmpUnrelated);
+        }
+        let v4 = self.key.src.is_v4();
+        let least = if v4 { PATH_MTU_MIN_V4 } else { PATH_MTU_MIN_V6 };
+        let headers = (headers::tcp_headers(v4) - ethernet::HEADER_LEN) as u16;
+        let mss = mtu.max(least) - headers;
+        if mss < self.mss {
+            self.mss = mss;
+            self.restart = true;
+            self.rewind();
+        }
+        Ok(())
     }
 
     /// The bytes of a segment, and its FIN.

@@ -71,6 +71,7 @@ mod tests;
 
 use hashbrown::{HashMap, HashTable};
 
+pub(super) use flow::Edges;
 pub use flow::{TcpFlow, TcpState};
 
 use self::accept::{Listeners, SecondTry};
@@ -233,6 +234,21 @@ impl TcpFlows {
         shared.stats.tcp_opened += 1;
         self.touch(socket, shared);
         Ok(())
+    }
+
+    /// Takes in what an ICMP error says of the path to a container.
+    pub(super) fn path_mtu(
+        &mut self,
+        port: PortId,
+        key: &FlowKey,
+        (seq, mtu): (u32, u16),
+        shared: &mut Shared,
+    ) -> Option<Result<(), DropReason>> {
+        let at = self.find(key, shared)?;
+        let flow = self.slab.at_mut(at).filter(|flow| flow.port == port)?;
+        let (id, outcome) = (flow.id, flow.path_mtu(Seq(seq), mtu));
+        self.touch(id, shared);
+        Some(outcome)
     }
 
     /// Takes in an event of a TCP socket.

@@ -1,6 +1,8 @@
 //! Each transition of a TCP flow, with a host socket played by the test.
 
+mod endings;
 mod hostile;
+mod path;
 mod reordering;
 
 use std::sync::Arc;
@@ -47,6 +49,8 @@ struct Rig {
     /// Bytes that the last peek asked for.
     asked: usize,
     batch: FrameBatch,
+    /// Of the container's network.
+    mtu: u16,
 }
 
 fn addr(text: &str) -> Addr {
@@ -66,6 +70,7 @@ impl Rig {
             ack: 0,
             asked: 0,
             batch: FrameBatch::new(),
+            mtu: 1500,
         }
     }
 
@@ -74,7 +79,7 @@ impl Rig {
         Inside {
             port: PortId(3),
             domain: DomainId(1),
-            mtu: 1500,
+            mtu: self.mtu,
             gateway: Some(addr(gateway)),
             redirect: None,
         }

@@ -108,7 +108,8 @@ impl TcpFlow {
     pub(super) fn woken(&mut self, shared: &mut Shared, out: &mut SocketOutput) {
         self.armed = None;
         self.gap_lasted(shared);
-        if self.deadline > shared.now {
+        // What this batch has brought may have ended the flow, or what it waited for.
+        if self.deadline > shared.now || self.timer != self.wanted_timer() {
             return;
         }
         self.restart = true;
