@@ -38,6 +38,19 @@ impl Datapath {
         batch: &mut FrameBatch,
         out: &mut Output,
     ) -> Result<(), DropReason> {
+        self.to_sockets_whole(now, ingress, (parsed, false), at, batch, out)
+    }
+
+    /// The same for a packet of which it is known whether it came in fragments.
+    fn to_sockets_whole(
+        &mut self,
+        now: Time,
+        ingress: PortId,
+        (parsed, assembled): (&Parsed, bool),
+        at: usize,
+        batch: &mut FrameBatch,
+        out: &mut Output,
+    ) -> Result<(), DropReason> {
         let entry = self.tables.entry(ingress).ok_or(DropReason::PortGone)?;
         if parsed.fragment != Fragment::Whole {
             let frame = batch.frame(at);
@@ -51,6 +64,7 @@ impl Datapath {
             mtu: entry.port.mtu,
             gateway: entry.gateways[usize::from(!parsed.src.is_v4())],
             redirect: self.redirect(&FlowKey::new(parsed, entry.port.domain, Scope::Routed)),
+            assembled,
         };
         let slot = FrameSlot(at as u16);
         let frame = batch.frame(at);
@@ -65,7 +79,8 @@ impl Datapath {
                 if !batch.append(&whole) {
                     return Err(DropReason::FragmentLimit);
                 }
-                self.to_sockets(now, ingress, &parsed, batch.len() - 1, batch, out)
+                let at = batch.len() - 1;
+                self.to_sockets_whole(now, ingress, (&parsed, true), at, batch, out)
             });
             if let Err(reason) = sent {
                 self.drop_frame(ingress, reason);

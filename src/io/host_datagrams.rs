@@ -1,7 +1,7 @@
 //! Datagrams of host sockets: trains both ways, local addresses, the error queue.
 
 use std::io::{self, IoSlice};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use super::host_calls::{self as calls, Control, Name, Received};
 use super::host_errors::explain;
@@ -127,6 +127,31 @@ fn is_earlier(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ECONNREFUSED | libc::EHOSTUNREACH))
 }
 
+/// Has the kernel cut datagrams for links that are too narrow, or refuse them (ip(7), ipv6(7)). Routers
+/// may cut what leaves without "don't fragment"; in IPv6 only the host may, after the path's MTU.
+pub(super) fn may_fragment(fd: BorrowedFd<'_>, v4: bool, fragment: bool) {
+    let (level, name, value) = match (v4, fragment) {
+        (true, true) => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DONT),
+        (true, false) => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO),
+        (false, true) => (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_WANT),
+        (false, false) => (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DO),
+    };
+    // No kernel refuses it; if one did, datagrams would be cut after its default.
+    let _ = calls::set_option(fd, level, name, &[value]);
+}
+
+/// What the kernel knows of the narrowest link on the way. It says so of connected sockets only.
+fn path_mtu(to: SockAddr) -> Option<u16> {
+    let v4 = to.addr.is_v4();
+    let fd = calls::socket(v4, libc::SOCK_DGRAM, 0).ok()?;
+    calls::connect(fd.as_fd(), &Name::new(to.addr, to.port, v4)).ok()?;
+    let (level, name) =
+        if v4 { (libc::IPPROTO_IP, libc::IP_MTU) } else { (libc::IPPROTO_IPV6, libc::IPV6_MTU) };
+    let mut mtu = [0];
+    calls::option(fd.as_fd(), level, name, &mut mtu).ok()?;
+    u16::try_from(mtu[0]).ok()
+}
+
 /// The host's own word about a datagram that it did not send.
 pub(super) fn lost(
     socket: SocketId,
@@ -134,7 +159,11 @@ pub(super) fn lost(
     v4: bool,
     to: SockAddr,
 ) -> SocketEvent<'static> {
-    let (error, offender) = (explain(error, v4), Addr::UNSPECIFIED);
+    let offender = Addr::UNSPECIFIED;
+    let error = match explain(error, v4) {
+        SocketError::TooBig(_) => SocketError::TooBig(path_mtu(to).unwrap_or(0)),
+        other => other,
+    };
     SocketEvent::DatagramError { socket, error, offender, to, echo_seq: 0 }
 }
 
@@ -185,7 +214,7 @@ pub(super) fn described(got: &Received) -> (Option<SockAddr>, Option<Addr>, Opti
 const EXTENDED_ERROR: usize = 16;
 
 /// Reads one entry of the error queue. A raw socket hears of everybody's errors, so those of others
-/// are passed over.
+/// are passed over; and so is what the call that sent a datagram was told already.
 pub(super) fn receive_error(
     fd: BorrowedFd<'_>,
     socket: SocketId,
@@ -195,7 +224,7 @@ pub(super) fn receive_error(
     let mut sent = [0; icmp::HEADER_LEN];
     let got = loop {
         let Ok(got) = calls::receive(fd, &mut sent, libc::MSG_ERRQUEUE) else { return none };
-        if raw.is_none_or(|raw| raw.sent(&sent)) {
+        if raw.is_none_or(|raw| raw.sent(&sent)) && !is_own(&got) {
             break got;
         }
     };
@@ -207,6 +236,13 @@ pub(super) fn receive_error(
     // Of a ping socket: the request that was lost begins with its ICMP header.
     let echo_seq = u16::from_be_bytes([sent[6], sent[7]]);
     SocketEvent::DatagramError { socket, error, offender, to, echo_seq }
+}
+
+fn is_own(got: &Received) -> bool {
+    let errors = [(libc::IPPROTO_IP, libc::IP_RECVERR), (libc::IPPROTO_IPV6, libc::IPV6_RECVERR)];
+    got.control.iter().any(|(level, kind, data)| {
+        errors.contains(&(level, kind)) && data.get(4) == Some(&libc::SO_EE_ORIGIN_LOCAL)
+    })
 }
 
 fn read_error(data: &[u8]) -> Option<(SocketError, Addr)> {

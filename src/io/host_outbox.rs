@@ -19,9 +19,13 @@ pub(super) struct Outbox {
     datagrams: Vec<Addressed>,
 }
 
-/// Which socket the first calls leave by, if there are at least two for it.
-pub(super) fn run_of(calls: &[SocketCall]) -> Option<Via> {
-    let [SocketCall::SendTo { via: first, .. }, SocketCall::SendTo { via: second, .. }, ..] = calls
+/// Which socket the first calls leave by and whether they may be cut, if there are at least two for it.
+pub(super) fn run_of(calls: &[SocketCall]) -> Option<(Via, bool)> {
+    let [
+        SocketCall::SendTo { via: first, fragment, .. },
+        SocketCall::SendTo { via: second, fragment: also, .. },
+        ..,
+    ] = calls
     else {
         return None;
     };
@@ -30,7 +34,7 @@ pub(super) fn run_of(calls: &[SocketCall]) -> Option<Via> {
         Via::Socket(id) => id.kind() == SocketKind::Udp,
         Via::Listener(_) => true,
     };
-    (plain && first == second).then_some(*first)
+    (plain && first == second && fragment == also).then_some((*first, *fragment))
 }
 
 impl Outbox {
@@ -45,14 +49,17 @@ impl Outbox {
     ) -> usize {
         let mut pieces = [IoSlice::new(&[]); PARTS_MAX];
         let mut used = 0;
+        let mut cut = None;
         self.datagrams.clear();
         for call in calls.iter().take(SEND_MAX) {
-            let SocketCall::SendTo { via: by, from, to, parts, segment, ttl } = *call else {
+            let SocketCall::SendTo { via: by, from, to, parts, segment, ttl, fragment } = *call
+            else {
                 break;
             };
             let train = segment > 0 && parts.bytes > u32::from(segment);
             let fits = used + parts.count as usize <= PARTS_MAX;
-            if by != via || !fits || (train && !trains) {
+            let differs = by != via || *cut.get_or_insert(fragment) != fragment;
+            if differs || !fits || (train && !trains) {
                 break;
             }
             let start = used;
@@ -111,7 +118,15 @@ mod tests {
             let at = n as u32;
             let parts = Parts { first: at, last: at, count: 1, bytes: *len };
             let (segment, to) = (*segment, *to);
-            calls.push(SocketCall::SendTo { via: VIA, from: None, to, parts, segment, ttl: None });
+            calls.push(SocketCall::SendTo {
+                via: VIA,
+                from: None,
+                to,
+                parts,
+                segment,
+                ttl: None,
+                fragment: true,
+            });
         }
         (calls, out, batch)
     }
@@ -133,7 +148,7 @@ mod tests {
                 (at(&to[0]), 400, 400),
             ];
             let (calls, out, batch) = calls_to(&places);
-            assert_eq!(run_of(&calls), Some(VIA));
+            assert_eq!(run_of(&calls), Some((VIA, true)));
             let v4 = host == "127.0.0.1";
             let list = (&calls[..], &out);
             let done = Outbox::default().send((from.as_fd(), v4), VIA, list, &batch, true);
@@ -172,5 +187,9 @@ mod tests {
         let list = (&calls[..], &out);
         let done = Outbox::default().send((from.as_fd(), true), VIA, list, &batch, true);
         assert_eq!(done, 1, "the other is not sent by this one");
+        if let SocketCall::SendTo { via, fragment, .. } = &mut calls[1] {
+            (*via, *fragment) = (VIA, false);
+        }
+        assert_eq!(run_of(&calls), None, "an option of the socket's, which is one for all");
     }
 }

@@ -19,7 +19,7 @@ use super::host_inbox::{Inbox, Inboxed};
 use super::host_listen::{Listener, Transport};
 use super::host_outbox::{self, Outbox};
 use super::host_ping::{self, RawId};
-use super::host_stream::{discard, room};
+use super::host_stream::{discard, prepare_stream, reset_at_close, room};
 use super::poller::{Poller, Ready, Token, Wish};
 use crate::base::limits::SOCKET_DESCRIPTORS_RESERVED;
 use crate::packet::FrameBatch;
@@ -97,6 +97,8 @@ pub(super) struct Entry {
     urgent: bool,
     /// Of a raw socket for echo requests.
     raw: Option<RawId>,
+    /// Whether the host may cut what it sends; unknown until the first datagram.
+    fragment: Option<bool>,
 }
 
 /// All host sockets of one worker.
@@ -192,7 +194,8 @@ impl HostSockets {
             SocketCall::Accept { listener, socket } => self.accept(poller, listener, socket),
             SocketCall::Open { socket, v4 } => self.open(poller, socket, v4),
             SocketCall::Close { socket, reset } => self.close(socket, reset),
-            SocketCall::SendTo { via, from, to, parts, segment, ttl } => {
+            SocketCall::SendTo { via, from, to, parts, segment, ttl, fragment } => {
+                self.may_fragment(via, fragment);
                 let Some((fd, v4, raw)) = datagram_socket(&self.tables, &self.listeners, via)
                 else {
                     return Executed::Done;
@@ -244,13 +247,24 @@ impl HostSockets {
         (calls, out): (&[SocketCall], &SocketOutput),
         sent: &FrameBatch,
     ) -> usize {
-        let Some(via) = host_outbox::run_of(calls) else { return 0 };
+        let Some((via, fragment)) = host_outbox::run_of(calls) else { return 0 };
+        self.may_fragment(via, fragment);
         match datagram_socket(&self.tables, &self.listeners, via) {
             Some((fd, v4, None)) => {
                 let trains = self.features.udp_segment;
                 self.outbox.send((fd, v4), via, (calls, out), sent, trains)
             }
             _ => 0,
+        }
+    }
+
+    /// Sees to it that the datagrams of a flow's socket may be cut by the host, or may not. Those of a
+    /// publication always may: nobody could be told.
+    fn may_fragment(&mut self, via: Via, fragment: bool) {
+        let Via::Socket(socket) = via else { return };
+        if let Some(entry) = self.entry(socket).filter(|entry| entry.fragment != Some(fragment)) {
+            entry.fragment = Some(fragment);
+            host_datagrams::may_fragment(entry.fd.as_fd(), entry.v4, fragment);
         }
     }
 
@@ -339,8 +353,17 @@ impl HostSockets {
             table.resize_with(slot + 1, || None);
         }
         let (watching, offset_on, urgent) = (false, false, false);
-        table[slot] =
-            Some(Entry { fd, id, v4, connecting, watching, offset_on, urgent, raw: None });
+        table[slot] = Some(Entry {
+            fd,
+            id,
+            v4,
+            connecting,
+            watching,
+            offset_on,
+            urgent,
+            raw: None,
+            fragment: None,
+        });
         Ok(())
     }
 
@@ -436,14 +459,6 @@ impl HostSockets {
     }
 }
 
-/// The container's kernel has decided about small segments already: no second Nagle. The host's kernel
-/// asks after dead peers, as nobody inside can. Urgent data stays where it is in the stream (RFC 6093 6).
-fn prepare_stream(fd: BorrowedFd<'_>) -> io::Result<()> {
-    calls::set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, &[1])?;
-    calls::set_option(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, &[1])?;
-    calls::set_option(fd, libc::SOL_SOCKET, libc::SO_OOBINLINE, &[1])
-}
-
 /// A socket of datagrams, whether it is one of IPv4, and its identifier if it is a raw one.
 fn datagram_socket<'a>(
     tables: &'a [Vec<Option<Entry>>; 5],
@@ -460,11 +475,6 @@ fn datagram_socket<'a>(
             Some((listener.as_fd(), listener.is_v4(), None))
         }
     }
-}
-
-/// On, no time: `close` sends a reset (socket(7)).
-fn reset_at_close(fd: BorrowedFd<'_>) {
-    let _ = calls::set_option(fd, libc::SOL_SOCKET, libc::SO_LINGER, &[1, 0]);
 }
 
 fn from_v4(name: Name) -> bool {

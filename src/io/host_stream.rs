@@ -1,10 +1,23 @@
-//! Two questions to a stream socket of the host.
+//! Stream sockets of the host: how they are set up, and small questions to them.
 
 use std::io;
 use std::os::fd::BorrowedFd;
 
 use super::host_calls as calls;
 use crate::stage::sockets::Room;
+
+/// The container's kernel has decided about small segments already: no second Nagle. The host's kernel
+/// asks after dead peers, as nobody inside can. Urgent data stays where it is in the stream (RFC 6093 6).
+pub(super) fn prepare_stream(fd: BorrowedFd<'_>) -> io::Result<()> {
+    calls::set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, &[1])?;
+    calls::set_option(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, &[1])?;
+    calls::set_option(fd, libc::SOL_SOCKET, libc::SO_OOBINLINE, &[1])
+}
+
+/// On, no time: `close` sends a reset (socket(7)).
+pub(super) fn reset_at_close(fd: BorrowedFd<'_>) {
+    let _ = calls::set_option(fd, libc::SOL_SOCKET, libc::SO_LINGER, &[1, 0]);
+}
 
 /// Takes bytes off the receive queue without copying them.
 pub(super) fn discard(fd: BorrowedFd<'_>, mut len: usize) -> io::Result<()> {

@@ -214,6 +214,31 @@ fn a_narrow_link_on_the_way_is_told_to_the_container_with_its_mtu() {
 }
 
 #[test]
+fn a_narrow_link_of_the_host_itself_is_told_to_the_container_at_once() {
+    let name = "datagrams::a_narrow_link_of_the_host_itself_is_told_to_the_container_at_once";
+    world(name, "", |_world, way, container| {
+        let ns = container.ns();
+        ip("link set nic0 mtu 1400");
+        for family in FAMILIES {
+            let errors = listen_to_errors(&ns, family);
+            let server = udp_in(&way.router, Way::router(family), 0);
+            let client = udp_in(&ns, container.addr(family), 0);
+            let to = server.local_addr().unwrap();
+            client.send_to(&[1; 1_440], to).unwrap();
+            let (kind, code) = if family == Family::V4 { (3, 4) } else { (2, 0) };
+            let (from, got, mtu, quoted) = next_error(&errors, family, kind);
+            let gateway = by_family(family, "10.20.0.1", "fd20::1");
+            assert_eq!((from, got, mtu), (gateway, code, NARROW));
+            let own = client.local_addr().unwrap().port();
+            assert_eq!(quoted_ports(&quoted, family), (own, to.port()));
+            // The container cuts the next one itself, so the host may.
+            client.send_to(&[2; 1_440], to).unwrap();
+            assert_eq!(server.recv_from(&mut [0; 2_000]).unwrap().0, 1_440);
+        }
+    });
+}
+
+#[test]
 fn two_publications_of_one_port_show_one_client_under_two_ports() {
     let name = "datagrams::two_publications_of_one_port_show_one_client_under_two_ports";
     world(name, "-p 1180-1181:5000-5001/udp -p 1190:5000/udp", |_world, way, container| {

@@ -169,6 +169,7 @@ impl Uplink {
                 mtu: 1500,
                 gateway: Some(gateway.into()),
                 redirect: None,
+                assembled: false,
             };
             let frame = self.batch.frame(n);
             let slot = FrameSlot(n as u16);

@@ -213,6 +213,7 @@ impl World {
                     mtu: 1500,
                     gateway: None,
                     redirect: None,
+                    assembled: false,
                 };
                 let (frame, slot) = (self.batch.frame(n), FrameSlot(n as u16));
                 let l4 = parsed.l4_bytes(frame.bytes());

@@ -234,6 +234,8 @@ pub enum SocketCall {
         segment: u16,
         /// TTL or hop limit, if it matters (traceroute).
         ttl: Option<u8>,
+        /// Whether it may be cut where a link is too narrow. If not, the answer says how narrow.
+        fragment: bool,
     },
     /// Send bytes of our own, which lie in [`SocketOutput::made`]. Answered by `Sent` or `Failed` on a
     /// connection, by `DatagramError` if that fails otherwise.

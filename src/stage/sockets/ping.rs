@@ -93,6 +93,7 @@ impl PingFlows {
             segment: bytes.len() as u16,
             // The gateway is a hop of its own, and the host's socket makes none.
             ttl: (parsed.ttl < TTL_KEPT).then_some(parsed.ttl.saturating_sub(1).max(1)),
+            fragment: true,
         });
         Ok(())
     }

@@ -30,6 +30,8 @@ pub struct Inside {
     /// Where a new flow really goes, when the packet's destination only stands for it: the gateway's
     /// address for the host's loopback. It was asked for, so it is not checked against what is forbidden.
     pub redirect: Option<Addr>,
+    /// The packet came in fragments.
+    pub assembled: bool,
 }
 
 /// What happened, in numbers.

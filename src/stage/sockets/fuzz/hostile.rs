@@ -150,7 +150,8 @@ impl Fuzzed {
             return;
         }
         let (port, domain) = (PORT, DomainId(1));
-        let inside = Inside { port, domain, mtu: 1500, gateway: None, redirect: None };
+        let (mtu, gateway, redirect, assembled) = (1500, None, None, false);
+        let inside = Inside { port, domain, mtu, gateway, redirect, assembled };
         let frame = self.batch.frame(usize::from(slot.0));
         let _ = self.flows.frame(self.now, &inside, &parsed, &frame, slot, &mut self.out);
     }

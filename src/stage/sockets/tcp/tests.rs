@@ -82,6 +82,7 @@ impl Rig {
             mtu: self.mtu,
             gateway: Some(addr(gateway)),
             redirect: None,
+            assembled: false,
         }
     }
 

@@ -27,6 +27,7 @@ mod clients;
 mod tests;
 
 use hashbrown::HashTable;
+use zerocopy::FromBytes;
 
 pub(super) use self::clients::{Clients, Datagram};
 
@@ -36,6 +37,7 @@ use crate::base::limits::{
     SOCKET_UDP_TRAIN_BYTES_MAX, SOCKET_UDP_TRAIN_MAX,
 };
 use crate::base::time::{Span, Time};
+use crate::packet::parse::L3_OFFSET;
 use crate::packet::{Csum, DropReason, FlowKey, Fragment, FrameMut, Gso, Parsed, Scope};
 use crate::stage::sockets::calls::{
     Delivery, FrameSlot, SockAddr, SocketCall, SocketError, SocketEvent, SocketId, SocketKind,
@@ -46,6 +48,7 @@ use crate::stage::sockets::headers::{self, Link, Quote};
 use crate::stage::sockets::shared::{Inside, Shared};
 use crate::stage::sockets::slab::Slab;
 use crate::wire::addr::Addr;
+use crate::wire::ipv4::{self, Ipv4};
 use crate::wire::{checksum, ipv6, udp};
 
 /// RFC 4787 REQ-5c.
@@ -99,6 +102,8 @@ struct Payload {
     /// Size of each datagram.
     segment: u32,
     ttl: Option<u8>,
+    /// Whether it may leave in fragments.
+    fragment: bool,
 }
 
 impl UdpFlow {
@@ -181,7 +186,7 @@ impl UdpFlows {
         shared: &mut Shared,
         out: &mut SocketOutput,
     ) -> Result<(), DropReason> {
-        let payload = read(parsed, frame, slot)?;
+        let payload = read(parsed, inside.assembled, frame, slot)?;
         let key = FlowKey::new(parsed, inside.domain, Scope::Routed);
         if self.clients.answer(&key, payload, shared.now, out) {
             return Ok(());
@@ -384,10 +389,10 @@ fn send(
     last_call: &mut u32,
     out: &mut SocketOutput,
 ) {
-    let Payload { slot, start, len, segment, ttl } = payload;
+    let Payload { slot, start, len, segment, ttl, fragment } = payload;
     let joins = |call: &SocketCall| match call {
-        SocketCall::SendTo { via: v, from: f, to: t, parts, segment: s, ttl: l } => {
-            let same = (*v, *f, *t, *l) == (via, from, to, ttl);
+        SocketCall::SendTo { via: v, from: f, to: t, parts, segment: s, ttl: l, fragment: c } => {
+            let same = (*v, *f, *t, *l, *c) == (via, from, to, ttl, fragment);
             let size = u32::from(*s);
             // All datagrams but the last have one size, and this one may be the last.
             let fits = parts.bytes.checked_rem(size) == Some(0) && len <= size && segment == len;
@@ -403,11 +408,17 @@ fn send(
     }
     *last_call = out.calls.len() as u32;
     let parts = out.part(slot, start, len);
-    out.call(SocketCall::SendTo { via, from, to, parts, segment: segment as u16, ttl });
+    let segment = segment as u16;
+    out.call(SocketCall::SendTo { via, from, to, parts, segment, ttl, fragment });
 }
 
 /// Checks a container's datagram and finds its payload.
-fn read(parsed: &Parsed, frame: &FrameMut<'_>, slot: FrameSlot) -> Result<Payload, DropReason> {
+fn read(
+    parsed: &Parsed,
+    assembled: bool,
+    frame: &FrameMut<'_>,
+    slot: FrameSlot,
+) -> Result<Payload, DropReason> {
     if parsed.fragment != Fragment::Whole {
         return Err(DropReason::FragmentLimit);
     }
@@ -434,5 +445,13 @@ fn read(parsed: &Parsed, frame: &FrameMut<'_>, slot: FrameSlot) -> Result<Payloa
     let start = u32::from(parsed.l4) + udp::HEADER_LEN as u32;
     // The gateway is a hop of its own, and the host's socket makes none.
     let ttl = (parsed.ttl < TTL_KEPT).then_some(parsed.ttl.saturating_sub(1).max(1));
-    Ok(Payload { slot, start, len, segment, ttl })
+    let fragment = assembled || !keeps_whole(parsed, frame.bytes());
+    Ok(Payload { slot, start, len, segment, ttl, fragment })
+}
+
+/// Whether no router may cut it: RFC 791's "don't fragment", and every packet of IPv6.
+fn keeps_whole(parsed: &Parsed, frame: &[u8]) -> bool {
+    let ip = frame.get(L3_OFFSET..).unwrap_or_default();
+    !parsed.src.is_v4()
+        || Ipv4::ref_from_prefix(ip).is_ok_and(|(ip, _)| ip.flags_offset.get() & ipv4::DF != 0)
 }

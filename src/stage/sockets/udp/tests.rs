@@ -20,6 +20,7 @@ struct Rig {
     outside: Addr,
     batch: FrameBatch,
     redirect: Option<Addr>,
+    assembled: bool,
 }
 
 fn addr(text: &str) -> Addr {
@@ -37,6 +38,7 @@ impl Rig {
             outside: addr(b),
             batch: FrameBatch::new(),
             redirect: None,
+            assembled: false,
         }
     }
 
@@ -49,6 +51,7 @@ impl Rig {
             mtu: 1500,
             gateway: Some(addr(gateway)),
             redirect: self.redirect,
+            assembled: self.assembled,
         };
         let (frame, slot) = (buf.frame(), FrameSlot(0));
         self.flows.frame(self.now, &inside, &parsed, &frame, slot, &mut self.out)
@@ -182,6 +185,30 @@ fn a_train_that_arrives_becomes_a_super_frame() {
         let (bytes, offload) = arrived.unwrap();
         assert_eq!((offload.gso, offload.gso_size), (Gso::UdpL4, 1200));
         assert_eq!(Parsed::new(&bytes).unwrap().l4_len(), 8 + 4000);
+    }
+}
+
+#[test]
+fn what_no_router_may_cut_the_host_may_not_cut_either() {
+    for (v4, df, assembled, expected) in [
+        (true, true, false, false),
+        (true, false, false, true),
+        (true, true, true, true),
+        (false, false, false, false),
+        (false, false, true, true),
+    ] {
+        let mut rig = Rig::new(v4);
+        rig.assembled = assembled;
+        let mut buf = testing::udp(rig.inside, 5000, rig.outside, 9999, &[1; 1400]);
+        if v4 {
+            buf.frame().bytes_mut()[14 + 6] = if df { 0x40 } else { 0 };
+        }
+        rig.frame(buf).unwrap();
+        let calls = rig.calls();
+        let [SocketCall::Open { .. }, SocketCall::SendTo { fragment, .. }] = calls[..] else {
+            panic!("{calls:?}")
+        };
+        assert_eq!(fragment, expected, "IPv4 {v4}, DF {df}, assembled {assembled}");
     }
 }
 
