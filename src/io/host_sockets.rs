@@ -11,15 +11,15 @@ use hashbrown::HashMap;
 use rustix::process::{Resource, getrlimit};
 
 use super::features::Feature;
-use super::host_calls::{self as calls, Control, Name};
-use super::host_datagrams::{self, take_in};
+use super::host_calls::{self as calls, Name};
+use super::host_datagrams;
 use super::host_errors::explain;
 use super::host_gather::Gather;
 use super::host_inbox::{Inbox, Inboxed};
 use super::host_listen::{Listener, Transport};
 use super::host_outbox::{self, Outbox};
 use super::host_ping::{self, RawId};
-use super::host_stream::{discard, prepare_stream, reset_at_close, room};
+use super::host_stream::{prepare_stream, reset_at_close, room};
 use super::poller::{Poller, Ready, Token, Wish};
 use crate::base::limits::SOCKET_DESCRIPTORS_RESERVED;
 use crate::packet::FrameBatch;
@@ -27,10 +27,9 @@ use crate::stage::sockets::{
     ListenerId, SockAddr, SocketCall, SocketError, SocketEvent, SocketId, SocketKind, SocketOutput,
     Via,
 };
-use crate::wire::vnet::HEADER_LEN as VNET_LEN;
 
 /// Tokens of this file: the two highest bits are `01`.
-const TAG: u64 = 1 << 62;
+pub(super) const TAG: u64 = 1 << 62;
 /// Tokens of listeners, among those: no [`SocketKind`] has this number.
 const LISTENER: u64 = 7 << 59;
 /// What a peek without SO_PEEK_OFF copies away into.
@@ -87,16 +86,16 @@ pub enum Executed<'a> {
 )]
 pub(super) struct Entry {
     pub(super) fd: OwnedFd,
-    id: SocketId,
+    pub(super) id: SocketId,
     pub(super) v4: bool,
-    connecting: bool,
-    watching: bool,
+    pub(super) connecting: bool,
+    pub(super) watching: bool,
     /// SO_PEEK_OFF is on. It is not for a socket of which each answer was fetched by one peek.
-    offset_on: bool,
+    pub(super) offset_on: bool,
     /// There is or was urgent data: a read ends before it, which says nothing about what is behind.
-    urgent: bool,
+    pub(super) urgent: bool,
     /// Of a raw socket for echo requests.
-    raw: Option<RawId>,
+    pub(super) raw: Option<RawId>,
     /// Whether the host may cut what it sends; unknown until the first datagram.
     fragment: Option<bool>,
 }
@@ -479,133 +478,4 @@ fn datagram_socket<'a>(
 
 fn from_v4(name: Name) -> bool {
     name.get().is_some_and(|(addr, _)| addr.is_v4())
-}
-
-impl Entry {
-    fn stream_ready(&mut self, ready: &Ready) -> [Option<SocketEvent<'static>>; 2] {
-        let socket = self.id;
-        if ready.error {
-            let mut error = [0];
-            let read = calls::option(self.fd.as_fd(), libc::SOL_SOCKET, libc::SO_ERROR, &mut error);
-            if read.is_ok() && error[0] != 0 {
-                let error = explain(&io::Error::from_raw_os_error(error[0] as i32), self.v4);
-                return [Some(SocketEvent::Failed { socket, error }), None];
-            }
-        }
-        let mut first = None;
-        if ready.writable && std::mem::take(&mut self.connecting) {
-            first = Some(SocketEvent::Connected { socket, room: room(self.fd.as_fd()) });
-        } else if ready.writable && std::mem::take(&mut self.watching) {
-            first = Some(SocketEvent::Writable { socket, room: room(self.fd.as_fd()) });
-        }
-        self.urgent |= ready.urgent;
-        let hangup = ready.hangup;
-        let second = ready.readable.then_some(SocketEvent::Readable { socket, hangup });
-        [first, second]
-    }
-
-    fn execute<'a>(
-        &mut self,
-        poller: &Poller,
-        (call, out): (&SocketCall, &SocketOutput),
-        sent: &FrameBatch,
-        (received, scratch, peek_offset): (&'a mut FrameBatch, &mut [u8], bool),
-    ) -> Executed<'a> {
-        let (socket, fd) = (self.id, self.fd.as_fd());
-        let done = match *call {
-            SocketCall::Send { parts, .. } => {
-                return Executed::Event(self.send(Gather::new(out, parts, sent).parts()));
-            }
-            SocketCall::Peek { offset, len, headers, .. } => {
-                if peek_offset
-                    && offset > 0
-                    && !self.offset_on
-                    && let Err(error) = self.set_peek_offset(offset)
-                {
-                    let error = explain(&error, self.v4);
-                    return Executed::Event(SocketEvent::Failed { socket, error });
-                }
-                let skip = if peek_offset { None } else { Some((scratch, offset as usize)) };
-                return self.peek(skip, len as usize, usize::from(headers), received);
-            }
-            SocketCall::ReceiveError { .. } => {
-                return Executed::Event(host_datagrams::receive_error(fd, socket, self.raw));
-            }
-            SocketCall::WatchWritable { .. } => {
-                self.watching = true;
-                poller.change(&self.fd, Token(TAG | socket.token()), Wish::Stream)
-            }
-            SocketCall::SetPeekOffset { offset, .. } if peek_offset => self.set_peek_offset(offset),
-            SocketCall::Discard { len, .. } => discard(fd, len as usize),
-            SocketCall::Shutdown { .. } => calls::shutdown_write(fd),
-            _ => Ok(()),
-        };
-        match done {
-            Ok(()) => Executed::Done,
-            Err(error) => {
-                let error = explain(&error, self.v4);
-                Executed::Event(SocketEvent::Failed { socket, error })
-            }
-        }
-    }
-
-    fn set_peek_offset(&mut self, offset: u32) -> io::Result<()> {
-        let offset_is = [offset as i32];
-        calls::set_option(self.fd.as_fd(), libc::SOL_SOCKET, libc::SO_PEEK_OFF, &offset_is)?;
-        self.offset_on = true;
-        Ok(())
-    }
-
-    fn send(&self, parts: &[IoSlice<'_>]) -> SocketEvent<'static> {
-        let (socket, fd) = (self.id, self.fd.as_fd());
-        let accepted = match calls::send(fd, None, parts, &mut Control::new()) {
-            Ok(n) => n as u32,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            Err(error) => {
-                return SocketEvent::Failed { socket, error: explain(&error, self.v4) };
-            }
-        };
-        SocketEvent::Sent { socket, accepted, room: room(fd) }
-    }
-
-    fn peek<'a>(
-        &self,
-        skip: Option<(&mut [u8], usize)>,
-        len: usize,
-        headers: usize,
-        received: &'a mut FrameBatch,
-    ) -> Executed<'a> {
-        let socket = self.id;
-        let Some(buf) = received.spare() else { return Executed::NoRoom };
-        let Some(room) = buf.get_mut(VNET_LEN + headers..VNET_LEN + headers + len) else {
-            return Executed::Done;
-        };
-        let copied = skip.is_some();
-        let result = match skip {
-            Some((scratch, offset)) => calls::peek_after(self.fd.as_fd(), scratch, offset, room),
-            None => calls::peek(self.fd.as_fd(), room).map(|n| (n, n == 0)),
-        };
-        match result {
-            // A peek that cannot begin behind urgent data never sees what is there.
-            Ok((0, false)) if self.urgent && copied => {
-                Executed::Event(SocketEvent::Failed { socket, error: SocketError::Other })
-            }
-            Ok((0, eof)) => Executed::Event(SocketEvent::Drained { socket, eof }),
-            Ok((n, _)) => match take_in(received, headers, n) {
-                Some(slot) => {
-                    let frame = received.frame(usize::from(slot.0));
-                    let more = n == len || self.urgent;
-                    Executed::Event(SocketEvent::Data { socket, slot, frame, more })
-                }
-                None => Executed::Done,
-            },
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                Executed::Event(SocketEvent::Drained { socket, eof: false })
-            }
-            Err(error) => {
-                let error = explain(&error, self.v4);
-                Executed::Event(SocketEvent::Failed { socket, error })
-            }
-        }
-    }
 }
