@@ -91,11 +91,13 @@ impl Datapath {
     /// A socket's frame in pieces, if the container's port cannot take it as it is: datagrams larger than
     /// its MTU as fragments, trains one by one where its device takes none.
     pub fn cut_delivery(&mut self, port: PortId, mut frame: FrameMut<'_>) -> Vec<PacketBuf> {
+        let offload = frame.offload();
+        if matches!(offload.gso, Gso::TcpV4 | Gso::TcpV6) {
+            return Vec::new();
+        }
         let Some(to) = self.tables.port(port) else { return Vec::new() };
         let (mtu, uso) = (to.mtu, to.uso);
-        let offload = frame.offload();
-        let small = frame.len() <= L3_OFFSET + usize::from(mtu);
-        if matches!(offload.gso, Gso::TcpV4 | Gso::TcpV6) || (small && offload.gso == Gso::None) {
+        if offload.gso == Gso::None && frame.len() <= L3_OFFSET + usize::from(mtu) {
             return Vec::new();
         }
         let Ok(parsed) = Parsed::new(frame.bytes()) else { return Vec::new() };

@@ -36,29 +36,6 @@ fn exchange_of(socket: SocketId) -> Option<Exchange> {
     Some(Exchange { slot: socket.slot(), epoch: socket.epoch(), stream })
 }
 
-/// The exchange of the name server that an event is about, if it is one.
-fn about(event: &SocketEvent<'_>) -> Option<(Exchange, SocketId)> {
-    let socket = match event {
-        SocketEvent::Connected { socket, .. }
-        | SocketEvent::Failed { socket, .. }
-        | SocketEvent::Readable { socket, .. }
-        | SocketEvent::Writable { socket, .. }
-        | SocketEvent::Sent { socket, .. }
-        | SocketEvent::Data { socket, .. }
-        | SocketEvent::Drained { socket, .. }
-        | SocketEvent::Datagram { via: Via::Socket(socket), .. }
-        | SocketEvent::ErrorsWaiting { socket }
-        | SocketEvent::DatagramError { socket, .. }
-        | SocketEvent::ErrorsDrained { socket } => *socket,
-        SocketEvent::Incoming { .. }
-        | SocketEvent::Accepted { .. }
-        | SocketEvent::NotAccepted { .. }
-        | SocketEvent::ListenerDrained { .. }
-        | SocketEvent::Datagram { via: Via::Listener(_), .. } => return None,
-    };
-    Some((exchange_of(socket)?, socket))
-}
-
 impl Datapath {
     pub(super) fn ask_upstream(
         &mut self,
@@ -91,7 +68,8 @@ impl Datapath {
         event: SocketEvent<'a>,
         out: &mut Output,
     ) -> Option<SocketEvent<'a>> {
-        let Some((exchange, socket)) = about(&event) else { return Some(event) };
+        let about = event.socket().and_then(|socket| Some((exchange_of(socket)?, socket)));
+        let Some((exchange, socket)) = about else { return Some(event) };
         if !self.names.resolver.is_open(exchange) {
             return None;
         }

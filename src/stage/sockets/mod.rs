@@ -134,22 +134,15 @@ impl SocketFlows {
                 let datagram = udp::Datagram { slot, from, to, segment };
                 self.udp.clients.received(listener, &datagram, frame, shared, out);
             }
-            SocketEvent::Connected { socket, .. }
-            | SocketEvent::Failed { socket, .. }
-            | SocketEvent::Readable { socket, .. }
-            | SocketEvent::Writable { socket, .. }
-            | SocketEvent::Sent { socket, .. }
-            | SocketEvent::Data { socket, .. }
-            | SocketEvent::Drained { socket, .. }
-            | SocketEvent::Datagram { via: Via::Socket(socket), .. }
-            | SocketEvent::ErrorsWaiting { socket }
-            | SocketEvent::DatagramError { socket, .. }
-            | SocketEvent::ErrorsDrained { socket } => match socket.kind() {
-                SocketKind::Tcp => self.tcp.event(socket, event, shared, out),
-                SocketKind::Udp => self.udp.event(socket, event, shared, out),
-                SocketKind::Ping => self.ping.event(socket, event, shared, out),
-                SocketKind::NameUdp | SocketKind::NameTcp => {}
-            },
+            event => {
+                let Some(socket) = event.socket() else { return };
+                match socket.kind() {
+                    SocketKind::Tcp => self.tcp.event(socket, event, shared, out),
+                    SocketKind::Udp => self.udp.event(socket, event, shared, out),
+                    SocketKind::Ping => self.ping.event(socket, event, shared, out),
+                    SocketKind::NameUdp | SocketKind::NameTcp => {}
+                }
+            }
         }
     }
 
@@ -262,6 +255,30 @@ impl SocketFlows {
     /// What happened so far.
     pub fn stats(&self) -> Stats {
         self.shared.stats
+    }
+}
+
+impl SocketEvent<'_> {
+    /// The flow's or query's own socket that this is about; `None`: it is about a listener.
+    pub fn socket(&self) -> Option<SocketId> {
+        match self {
+            Self::Connected { socket, .. }
+            | Self::Failed { socket, .. }
+            | Self::Accepted { socket, .. }
+            | Self::NotAccepted { socket, .. }
+            | Self::Readable { socket, .. }
+            | Self::Writable { socket, .. }
+            | Self::Sent { socket, .. }
+            | Self::Data { socket, .. }
+            | Self::Drained { socket, .. }
+            | Self::Datagram { via: Via::Socket(socket), .. }
+            | Self::ErrorsWaiting { socket }
+            | Self::DatagramError { socket, .. }
+            | Self::ErrorsDrained { socket } => Some(*socket),
+            Self::Incoming { .. }
+            | Self::ListenerDrained { .. }
+            | Self::Datagram { via: Via::Listener(_), .. } => None,
+        }
     }
 }
 

@@ -33,9 +33,11 @@ struct Link {
     sent: Vec<Vec<u8>>,
 }
 
-struct Received(Vec<u8>);
+/// A packet that came in.
+pub(super) struct Received(pub(super) Vec<u8>);
 
-struct Sending<'a>(&'a mut Vec<Vec<u8>>);
+/// Where a packet goes out.
+pub(super) struct Sending<'a>(pub(super) &'a mut Vec<Vec<u8>>);
 
 impl RxToken for Received {
     fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {

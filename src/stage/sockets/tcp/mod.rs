@@ -179,7 +179,9 @@ impl TcpFlows {
         {
             if !reopens(flow, &segment) {
                 let id = flow.id;
-                if self.try_other_family(at, &segment, shared, out) {
+                if flow.state == TcpState::SynSent
+                    && self.try_other_family(at, &segment, shared, out)
+                {
                     return Ok(());
                 }
                 let Some(flow) = self.slab.at_mut(at) else { return Ok(()) };
