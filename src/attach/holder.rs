@@ -10,7 +10,9 @@
 //! no daemon has been there for a while. It is nobody's child and has its own session, so that it
 //! survives whatever kills the daemon. While no daemon is connected, it looks every second whether a
 //! TAP's interface is gone and lets go of those, and once more when one connects; a connected daemon
-//! sees that by itself and says [`HolderClient::drop_entry`].
+//! sees that by itself and says [`HolderClient::drop_entry`]. A namespace without processes may live
+//! on for a hundred seconds: a connection that was cut in the middle keeps it until the kernel gives
+//! up sending the rest (`tcp_orphan_retries`).
 //!
 //! The protocol is JSON in sequenced packets, the daemon asking and the holder answering, after a
 //! hello of the holder. It hardly ever may change: the holder of the old version serves the daemon
