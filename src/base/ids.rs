@@ -16,6 +16,10 @@ pub struct NetworkId(pub u16);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct UplinkId(pub u16);
 
+/// Another node.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct PeerId(pub u16);
+
 /// One publication of a container's ports on the host's addresses.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct PublicationId(pub u32);
@@ -33,6 +37,8 @@ pub struct Generation(pub u32);
 
 impl DomainId {
     const UPLINK: u16 = 0x8000;
+    /// Between nodes: what comes through tunnels. No network has this number (limits::NETWORKS_MAX).
+    pub const TUNNEL: Self = Self(0x7fff);
 
     /// Whether this domain is an uplink's.
     pub fn is_uplink(self) -> bool {

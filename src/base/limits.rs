@@ -8,6 +8,8 @@ pub const PORTS_MAX: usize = 65_535;
 pub const NETWORKS_MAX: usize = 4_096;
 /// Uplinks of one switch; a handful is usual.
 pub const UPLINKS_MAX: usize = 64;
+/// Other nodes of one cluster: ten times what Kubernetes is tested with would still fit the ports.
+pub const PEERS_MAX: usize = 10_000;
 /// Learned MAC addresses of one network. The kernel's bridge has no bound; we do.
 pub const FDB_ENTRIES_MAX: usize = 65_536;
 /// Learned MAC addresses behind one port, so that one container cannot fill the network's table.
@@ -210,4 +212,4 @@ pub const NAME_MAX: usize = 63;
 pub const LABEL_BYTES_MAX: usize = 4_096;
 
 const _: () = assert!(BATCH_BYTES_MAX >= FRAME_MAX + HEADROOM);
-const _: () = assert!(NETWORKS_MAX <= 0x8000 && UPLINKS_MAX <= 0x8000);
+const _: () = assert!(NETWORKS_MAX < 0x7fff && UPLINKS_MAX <= 0x8000);

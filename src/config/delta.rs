@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Network, Port, Uplink};
-use crate::base::ids::{NetworkId, PortId, PublicationId, UplinkId};
+use super::{Network, Peer, Port, Tunnel, Uplink};
+use crate::base::ids::{NetworkId, PeerId, PortId, PublicationId, UplinkId};
 use crate::stage::dns::{Named, Zone};
 use crate::stage::service::publish::Publication;
 use crate::wire::addr::Addr;
@@ -23,6 +23,12 @@ pub enum Delta {
     Uplink(Arc<Uplink>),
     /// An uplink goes; no network names it any more.
     RemoveUplink(UplinkId),
+    /// Our own end of the tunnels to other nodes appears or changes; it comes before the first peer.
+    Tunnel(Arc<Tunnel>),
+    /// Another node appears or changes.
+    Peer(Arc<Peer>),
+    /// Another node goes, and with it its port and its flows.
+    RemovePeer(PeerId),
     /// A publication appears.
     Publish(Publication),
     /// A publication goes.

@@ -6,12 +6,14 @@
 
 mod delta;
 mod network;
+mod peer;
 mod port;
 mod tables;
 mod uplink;
 
 pub use delta::Delta;
 pub use network::{Guise, Network, Stands, Subnet, link_local};
+pub use peer::{Backend, Peer, Prefix, Tunnel};
 pub use port::{Port, PortKind};
 pub use tables::{RouteTarget, Tables};
 pub use uplink::{Uplink, UplinkKind};

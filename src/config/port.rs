@@ -17,6 +17,8 @@ pub enum PortKind {
     PacketUplink,
     /// Sockets of the host.
     SocketUplink,
+    /// The tunnel to another node.
+    Tunnel,
 }
 
 /// One port. Facts about an endpoint's addresses come from its attachment, not from learning.

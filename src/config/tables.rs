@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::{Delta, Network, Port, PortKind, Uplink};
-use crate::base::ids::{DomainId, Generation, NetworkId, PortId, UplinkId};
+use super::{Delta, Network, Peer, Port, PortKind, Tunnel, Uplink};
+use crate::base::ids::{DomainId, Generation, NetworkId, PeerId, PortId, UplinkId};
 use crate::stage::bridge::guard::Guard;
 use crate::stage::dns::Zone;
 use crate::stage::route::lpm::RouteTable;
@@ -18,6 +18,8 @@ use crate::wire::mac::Mac;
 pub enum RouteTarget {
     /// On the link of a network.
     Network(NetworkId),
+    /// Behind another node.
+    Peer(PeerId),
 }
 
 /// A port with what is derived from it once.
@@ -37,6 +39,9 @@ pub struct Tables {
     ports: Vec<Option<PortEntry>>,
     networks: HashMap<NetworkId, Arc<Network>>,
     uplinks: HashMap<UplinkId, Arc<Uplink>>,
+    tunnel: Option<Arc<Tunnel>>,
+    peers: HashMap<PeerId, Arc<Peer>>,
+    by_vtep: HashMap<Mac, PeerId>,
     by_addr: HashMap<(DomainId, Addr), PortId>,
     by_mac: HashMap<(DomainId, Mac), PortId>,
     members: HashMap<DomainId, Vec<PortId>>,
@@ -106,6 +111,32 @@ impl Tables {
         self.uplinks.values()
     }
 
+    /// Our end of the tunnels to other nodes.
+    pub fn tunnel(&self) -> Option<&Arc<Tunnel>> {
+        self.tunnel.as_ref()
+    }
+
+    /// Another node.
+    pub fn peer(&self, id: PeerId) -> Option<&Arc<Peer>> {
+        self.peers.get(&id)
+    }
+
+    /// All other nodes.
+    pub fn peers(&self) -> impl Iterator<Item = &Arc<Peer>> {
+        self.peers.values()
+    }
+
+    /// The node whose end of the tunnel has this MAC.
+    pub fn peer_by_mac(&self, mac: Mac) -> Option<&Arc<Peer>> {
+        self.peers.get(self.by_vtep.get(&mac)?)
+    }
+
+    /// The node behind a port.
+    pub fn peer_at(&self, port: PortId) -> Option<&Arc<Peer>> {
+        let port = self.port(port).filter(|port| port.kind == PortKind::Tunnel)?;
+        self.peer_by_mac(port.mac)
+    }
+
     /// The port of a known station, by address.
     pub fn port_by_addr(&self, domain: DomainId, addr: Addr) -> Option<PortId> {
         self.by_addr.get(&(domain, addr)).copied()
@@ -168,6 +199,9 @@ impl Tables {
             Delta::RemoveUplink(id) => {
                 self.uplinks.remove(id);
             }
+            Delta::Tunnel(tunnel) => self.put_tunnel(tunnel),
+            Delta::Peer(peer) => self.put_peer(peer),
+            Delta::RemovePeer(id) => self.remove_peer(*id),
             Delta::Publish(publication) => {
                 // Control has checked for conflicts; one that slipped through keeps the older one.
                 let _ = self.publications.insert(publication.clone());
@@ -217,6 +251,7 @@ impl Tables {
                 self.network_of(port.domain).map_or(Mac::ZERO, |n| n.gateway_mac)
             }
             PortKind::PacketUplink | PortKind::SocketUplink => port.mac,
+            PortKind::Tunnel => self.tunnel.as_ref().map_or(Mac::ZERO, |tunnel| tunnel.mac),
         };
         if port.kind == PortKind::Endpoint {
             self.by_mac.insert((port.domain, port.mac), port.id);
@@ -236,6 +271,42 @@ impl Tables {
         self.ports[at] = Some(PortEntry { port, guard, router_mac, gateways });
     }
 
+    fn put_tunnel(&mut self, tunnel: &Arc<Tunnel>) {
+        self.tunnel = Some(Arc::clone(tunnel));
+        self.put_port(&Arc::new(tunnel_port(tunnel.port, "tunnel", Mac::ZERO, u16::MAX)));
+        for peer in self.peers.values().cloned().collect::<Vec<_>>() {
+            self.put_peer_port(&peer);
+        }
+    }
+
+    fn put_peer(&mut self, peer: &Arc<Peer>) {
+        self.remove_peer(peer.id);
+        for subnet in &peer.subnets {
+            self.routes.insert(subnet.addr, subnet.len, RouteTarget::Peer(peer.id));
+        }
+        self.by_vtep.insert(peer.mac, peer.id);
+        self.peers.insert(peer.id, Arc::clone(peer));
+        self.put_peer_port(peer);
+    }
+
+    fn put_peer_port(&mut self, peer: &Peer) {
+        self.put_port(&Arc::new(tunnel_port(peer.port, &peer.name, peer.mac, peer.mtu)));
+    }
+
+    fn remove_peer(&mut self, id: PeerId) {
+        let Some(peer) = self.peers.remove(&id) else { return };
+        for subnet in &peer.subnets {
+            // A subnet may have passed to another node meanwhile.
+            if self.routes.get(subnet.addr, subnet.len) == Some(&RouteTarget::Peer(id)) {
+                self.routes.remove(subnet.addr, subnet.len);
+            }
+        }
+        if self.by_vtep.get(&peer.mac) == Some(&id) {
+            self.by_vtep.remove(&peer.mac);
+        }
+        self.remove_port(peer.port);
+    }
+
     fn remove_port(&mut self, id: PortId) {
         let Some(entry) = self.ports.get_mut(usize::from(id.0)).and_then(Option::take) else {
             return;
@@ -248,6 +319,23 @@ impl Tables {
         if let Some(members) = self.members.get_mut(&port.domain) {
             members.retain(|member| *member != id);
         }
+    }
+}
+
+/// The port of another node: the station behind it is that node's end of the tunnel.
+fn tunnel_port(id: PortId, name: &str, mac: Mac, mtu: u16) -> Port {
+    Port {
+        id,
+        name: name.into(),
+        kind: PortKind::Tunnel,
+        domain: DomainId::TUNNEL,
+        mac,
+        addrs: Vec::new(),
+        guard: false,
+        isolated: false,
+        mtu,
+        // A tunnel cuts whatever it must.
+        uso: true,
     }
 }
 

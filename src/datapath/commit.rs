@@ -208,7 +208,7 @@ impl Datapath {
         };
         let snat = match port.kind {
             PortKind::Endpoint | PortKind::Host => Snat::Masquerade(uplink, slot.key.dst),
-            PortKind::PacketUplink | PortKind::SocketUplink => Snat::Keep,
+            PortKind::PacketUplink | PortKind::SocketUplink | PortKind::Tunnel => Snat::Keep,
         };
         let route = Route {
             egress: station.id,

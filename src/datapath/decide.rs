@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use super::inspect::TraceStep;
+use super::nodes;
 use crate::base::ids::{DomainId, NetworkId, PortId, UplinkId};
 use crate::config::{Network, Port, PortKind, RouteTarget, Tables, Uplink, UplinkKind};
 use crate::packet::{DropReason, FlowKey};
@@ -130,6 +131,7 @@ pub fn route(tables: &Tables, from: &Port, key: &FlowKey, notes: &mut Notes) -> 
     match from.kind {
         PortKind::Endpoint | PortKind::Host => from_inside(tables, from, key, notes),
         PortKind::PacketUplink | PortKind::SocketUplink => from_uplink(tables, from, key, notes),
+        PortKind::Tunnel => nodes::from_peer(tables, from, key, notes),
     }
 }
 
@@ -173,13 +175,14 @@ fn from_inside(tables: &Tables, from: &Port, key: &FlowKey, notes: &mut Notes) -
         Some(RouteTarget::Network(id)) if !network.guise.transparent => {
             to_network(tables, from, network, id, key, notes)
         }
+        Some(RouteTarget::Peer(id)) => nodes::to_peer(tables, network, id, key, notes),
         _ => to_uplink(tables, from, network, key, notes),
     }
 }
 
 /// The network whose gateway has this address.
 fn gateway_owner(tables: &Tables, addr: Addr) -> Option<NetworkId> {
-    let RouteTarget::Network(id) = tables.route(addr)?;
+    let RouteTarget::Network(id) = tables.route(addr)? else { return None };
     tables.network(id)?.is_gateway(addr).then_some(id)
 }
 
@@ -231,7 +234,7 @@ fn to_network(
 }
 
 /// To a station of a network of ours.
-fn deliver(
+pub(super) fn deliver(
     tables: &Tables,
     from: &Port,
     network: &Network,
@@ -348,7 +351,7 @@ fn from_uplink(tables: &Tables, from: &Port, key: &FlowKey, notes: &mut Notes) -
     let Some(uplink) = tables.uplink_of(from.domain) else {
         return Decision::Drop(DropReason::PortGone);
     };
-    if let Some(RouteTarget::Network(_)) = tables.route(key.src) {
+    if tables.route(key.src).is_some() {
         notes.note("route", || {
             format!("{} is an inside address, yet it comes from outside", key.src)
         });

@@ -4,7 +4,7 @@ use super::slow::Frame;
 use super::{Datapath, Output, pipeline::Slot};
 use crate::base::ids::PortId;
 use crate::base::time::Time;
-use crate::config::Port;
+use crate::config::{Port, PortKind};
 use crate::packet::{DropReason, FrameMut, PacketBuf, Parsed, Rewrite, Scope};
 use crate::stage::flow::icmp;
 use crate::stage::route::icmp_error::{self, IcmpError};
@@ -47,6 +47,9 @@ impl Datapath {
     /// Our address towards a port: the gateway's, or our own on an uplink.
     fn own_address(&self, port: &Port, parsed: &Parsed) -> Option<Addr> {
         let family = parsed.src.family();
+        if port.kind == PortKind::Tunnel {
+            return self.address_towards_peers(parsed);
+        }
         match self.tables.network_of(port.domain) {
             Some(network) => network.gateway(family),
             None => self.tables.uplink_of(port.domain)?.addr(family),

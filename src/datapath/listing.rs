@@ -131,9 +131,14 @@ impl Datapath {
     /// Routes to networks, and each uplink's default.
     pub fn list_routes(&self) -> Vec<RouteInfo> {
         let networks = self.tables.routes().iter().filter_map(|(prefix, len, target)| {
-            let RouteTarget::Network(id) = target;
-            let to = self.tables.network(*id)?.name.to_string();
-            Some(RouteInfo { dst: format!("{prefix}/{len}"), via: None, to })
+            let (via, to) = match target {
+                RouteTarget::Network(id) => (None, &self.tables.network(*id)?.name),
+                RouteTarget::Peer(id) => {
+                    let peer = self.tables.peer(*id)?;
+                    (Some(peer.endpoint.0.ip()), &peer.name)
+                }
+            };
+            Some(RouteInfo { dst: format!("{prefix}/{len}"), via, to: to.to_string() })
         });
         let defaults = self.tables.uplinks().flat_map(|uplink| {
             uplink.routers.iter().map(|router| RouteInfo {

@@ -26,6 +26,7 @@ mod journal;
 mod judge;
 mod listing;
 mod names;
+mod nodes;
 mod output;
 mod pipeline;
 mod send;
@@ -153,6 +154,11 @@ impl Datapath {
             Delta::RemoveUplink(id) => {
                 self.leases.remove(id);
             }
+            Delta::RemovePeer(id) => {
+                if let Some(port) = self.tables.peer(*id).map(|peer| peer.port) {
+                    self.forget_port(now, port, out);
+                }
+            }
             Delta::Publish(publication) => self.reserve(publication, true),
             Delta::Uplink(uplink) => self.uplink_changes(uplink),
             Delta::Resolvers(servers) => self.names.set_servers(servers),
@@ -170,6 +176,11 @@ impl Datapath {
                 // Everybody outside shares this port; its bound is the table's.
                 self.flows.set_share(port.id, FLOWS_MAX);
             }
+        }
+        if let Delta::Peer(peer) = delta {
+            self.hops.set_mtu(peer.port, peer.mtu);
+            // Everybody behind it shares this port.
+            self.flows.set_share(peer.port, FLOWS_MAX);
         }
         if matches!(delta, Delta::Network(_) | Delta::RemoveNetwork(_)) {
             self.forbid_own_networks();

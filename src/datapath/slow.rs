@@ -63,6 +63,7 @@ impl Datapath {
         match port.kind {
             PortKind::Endpoint | PortKind::Host => self.from_inside(&port, slot, frame),
             PortKind::PacketUplink | PortKind::SocketUplink => self.from_uplink(&port, slot, frame),
+            PortKind::Tunnel => self.from_tunnel(&port, slot, frame),
         }
     }
 
@@ -195,7 +196,7 @@ impl Datapath {
         if sent { Ok(()) } else { Err(DropReason::NoListener) }
     }
 
-    fn routed(
+    pub(super) fn routed(
         &mut self,
         port: &Port,
         slot: &Slot,

@@ -114,10 +114,12 @@ pub enum DropReason {
     TcpOutOfOrder,
     /// The name server has too many queries waiting, or the port has its share of them.
     NameLimit,
+    /// From another node: the source address is none of those behind it.
+    TunnelSource,
 }
 
 /// Reason, name and explanation, in the order of the enum (a test holds them together).
-const TABLE: [(DropReason, &str, &str); 54] = [
+const TABLE: [(DropReason, &str, &str); 55] = [
     (DropReason::Truncated, "truncated", "Shorter than its headers say"),
     (DropReason::Malformed, "malformed", "Contradictory or impossible header fields"),
     (DropReason::OffloadHeader, "offload-header", "A virtio-net header that contradicts its frame"),
@@ -236,6 +238,11 @@ const TABLE: [(DropReason, &str, &str); 54] = [
         "A TCP segment that came before an earlier one and found no room to wait for it",
     ),
     (DropReason::NameLimit, "name-limit", "Too many queries wait at the name server"),
+    (
+        DropReason::TunnelSource,
+        "tunnel-source",
+        "From another node: the source address is none of those behind it",
+    ),
 ];
 
 impl DropReason {
