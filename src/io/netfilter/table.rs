@@ -7,6 +7,7 @@
 //!
 //! ```text
 //! table netdev wharf-IFACE {                          # for IPv4 and again for IPv6
+//!   ip frag-off & 0x1fff != 0                                              accept  # has no ports
 //!   ip daddr @addr4  meta l4proto { tcp, udp, sctp }  th dport FIRST-LAST  drop    # masquerade
 //!   ip daddr @addr4  meta l4proto . th dport @port4                        drop    # published
 //!   ip daddr @addr4  ip daddr . meta l4proto . th dport @at4               drop    # at one of them
@@ -14,7 +15,8 @@
 //! ```
 //!
 //! The Ethernet type is compared rather than `meta protocol`: frames with a VLAN tag pass this hook, too,
-//! and they belong to another interface. Only first fragments have ports to match; later ones reach the
+//! and they belong to another interface. Only first fragments have ports; in a later one the kernel reads
+//! the "ports" elsewhere (of IPv6, in the flow label), so that these are let pass before. They reach the
 //! kernel, which holds them for a first one that never comes and lets them go after 30 s, within its own
 //! bound (`net.ipv4.ipfrag_high_thresh`), and says nothing (RFC 1122 3.3.2: no error without the first).
 
@@ -27,7 +29,7 @@ use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM
 
 use super::{NETFILTER, header};
 use crate::io::netlink::raw::{Message, RawNetlink};
-use crate::wire::ipv6::{SCTP, TCP, UDP};
+use crate::wire::ipv6::{FRAGMENT, SCTP, TCP, UDP};
 
 /// Names and numbers of linux/netfilter/nf_tables.h.
 const NEW_TABLE: u16 = 0;
@@ -371,6 +373,7 @@ impl<'a> Batch<'a> {
             let m = destination(is_family(m, family), offset, length);
             look_up(m, family.addrs, FIRST_REGISTER)
         };
+        self.rule(|m| accept(later_fragment(is_family(m, family), family)));
         let (first, last) = (ports.start().to_be_bytes(), ports.end().to_be_bytes());
         self.rule(|m| {
             let m = look_up(protocol(ours(m), FIRST_REGISTER), PROTOS, FIRST_REGISTER);
@@ -394,7 +397,10 @@ impl<'a> Batch<'a> {
     }
 }
 
+const NF_DROP: u32 = 0;
+const NF_ACCEPT: u32 = 1;
 const EQUAL: u32 = 0;
+const NOT_EQUAL: u32 = 1;
 const LESS_OR_EQUAL: u32 = 3;
 const GREATER_OR_EQUAL: u32 = 5;
 
@@ -418,6 +424,30 @@ fn destination(m: Message, offset: u32, length: u32) -> Message {
     payload(m, FIRST_REGISTER, 1, (offset, length))
 }
 
+/// Whether a fragment offset is not zero: in IPv4's header the low 13 bits of a field, in IPv6's
+/// extension header (RFC 8200 4.5) the high ones.
+fn later_fragment(m: Message, family: Family) -> Message {
+    let (m, mask) = match family.ether_type {
+        [0x08, _] => (payload(m, FIRST_REGISTER, 1, (6, 2)), [0x1f, 0xff]),
+        _ => (fragment_header(m, FIRST_REGISTER, (2, 2)), [0xff, 0xf8]),
+    };
+    compare(masked(m, FIRST_REGISTER, mask), NOT_EQUAL, &[0, 0])
+}
+
+/// Bytes of IPv6's fragment header; the rule ends where a packet has none.
+fn fragment_header(m: Message, register: u32, (offset, length): (u32, u32)) -> Message {
+    expression(m, "exthdr", |m| {
+        m.number(1, register).attribute(2, &[FRAGMENT]).number(3, offset).number(4, length)
+    })
+}
+
+fn masked(m: Message, register: u32, mask: [u8; 2]) -> Message {
+    expression(m, "bitwise", |m| {
+        let m = m.number(1, register).number(2, register).number(3, 2);
+        m.nested(4, |data| data.attribute(1, &mask)).nested(5, |data| data.attribute(1, &[0, 0]))
+    })
+}
+
 /// NFT_META_L4PROTO: behind IPv6's extension headers, too.
 fn protocol(m: Message, register: u32) -> Message {
     expression(m, "meta", |m| m.number(1, register).number(2, 16))
@@ -438,10 +468,17 @@ fn look_up(m: Message, set: &str, register: u32) -> Message {
     expression(m, "lookup", |m| m.text(1, set).number(2, register))
 }
 
-/// NF_DROP is zero, and the verdict has a register of its own, number zero.
 fn drop_counted(m: Message) -> Message {
-    let m = expression(m, "counter", |m| m);
+    verdict(expression(m, "counter", |m| m), NF_DROP)
+}
+
+fn accept(m: Message) -> Message {
+    verdict(m, NF_ACCEPT)
+}
+
+/// It has a register of its own, number zero.
+fn verdict(m: Message, verdict: u32) -> Message {
     expression(m, "immediate", |m| {
-        m.number(1, 0).nested(2, |data| data.nested(2, |verdict| verdict.number(1, 0)))
+        m.number(1, 0).nested(2, |data| data.nested(2, |m| m.number(1, verdict)))
     })
 }
