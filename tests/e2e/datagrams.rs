@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketType, ipproto, socket, sockopt};
 use wharf::io::netlink::Netlink;
@@ -235,6 +236,37 @@ fn a_narrow_link_of_the_host_itself_is_told_to_the_container_at_once() {
             client.send_to(&[2; 1_440], to).unwrap();
             assert_eq!(server.recv_from(&mut [0; 2_000]).unwrap().0, 1_440);
         }
+    });
+}
+
+/// RFC 6555: who has no IPv6 must hear so at once, by datagram as by connection.
+#[test]
+fn a_datagram_in_ipv6_is_unreachable_at_once_where_the_host_has_none() {
+    let name = "datagrams::a_datagram_in_ipv6_is_unreachable_at_once_where_the_host_has_none";
+    world(name, "", |_world, way, container| {
+        let ns = container.ns();
+        let (of, kind, no_route) = (Family::V6, 1, 0);
+        let errors = listen_to_errors(&ns, of);
+        let gateway = by_family(of, "10.20.0.1", "fd20::1");
+        let fails_at_once = |what: &str| {
+            let client = udp_in(&ns, container.addr(of), 0);
+            let own = client.local_addr().unwrap().port();
+            let start = Instant::now();
+            client.send_to(b"x", (Way::far(of), 4_433)).unwrap();
+            let (from, code, _, quoted) = next_error(&errors, of, kind);
+            assert_eq!((from, code), (gateway, no_route), "{what}");
+            assert_eq!(quoted_ports(&quoted, of), (own, 4_433), "{what}");
+            assert!(start.elapsed() < Duration::from_secs(1), "{what}: {:?}", start.elapsed());
+        };
+        ip("-6 route del default");
+        fails_at_once("no route");
+        ip("-6 addr flush dev nic0");
+        fails_at_once("no address");
+        std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").unwrap();
+        fails_at_once("no IPv6 at all");
+        let server = udp_in(&way.router, Way::router(Family::V4), 0);
+        let client = udp_in(&ns, container.addr(Family::V4), 0);
+        there_and_back(&client, &server, server.local_addr().unwrap(), 100);
     });
 }
 
