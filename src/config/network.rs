@@ -87,6 +87,29 @@ impl Network {
         self.guise.also.iter().find(|(also, _)| *also == addr).map(|(_, stands)| *stands)
     }
 
+    /// What an address of the gateway stands for as far as sockets reach it: the host's loopback, if this
+    /// network's containers may reach that; what the guise says.
+    pub fn redirect(&self, addr: Addr) -> Option<Addr> {
+        if !self.is_gateway(addr) {
+            return None;
+        }
+        match self.stands_for(addr) {
+            Some(Stands::Host(host)) => return Some(host),
+            Some(Stands::NameServer) => return None,
+            None => {}
+        }
+        let loopback = if addr.is_v4() { Addr::LOOPBACK_V4 } else { Addr::LOOPBACK_V6 };
+        self.host_loopback.then_some(loopback)
+    }
+
+    /// All addresses that [`redirect`](Self::redirect) knows, with what they stand for: mostly none.
+    pub fn redirects(&self) -> Box<[(Addr, Addr)]> {
+        let also = self.guise.also.iter().map(|(addr, _)| *addr);
+        let gateways = self.subnets.iter().map(|subnet| subnet.gateway);
+        let all = also.chain(gateways).chain([link_local(self.gateway_mac)]);
+        all.filter_map(|addr| Some((addr, self.redirect(addr)?))).collect()
+    }
+
     /// The IPv6 subnet.
     pub fn subnet_v6(&self) -> Option<&Subnet> {
         self.subnets.iter().find(|s| !s.prefix.is_v4())

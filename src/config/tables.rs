@@ -31,6 +31,8 @@ pub(crate) struct PortEntry {
     pub(crate) router_mac: Mac,
     /// The gateway's addresses here, IPv4 first: ICMP errors come from them.
     pub(crate) gateways: [Option<Addr>; 2],
+    /// Addresses of the gateway that stand for one of the host's, mostly none.
+    pub(crate) redirects: Box<[(Addr, Addr)]>,
 }
 
 /// Everything the data path reads.
@@ -267,8 +269,9 @@ impl Tables {
         }
         let network = self.network_of(port.domain);
         let gateways = [Family::V4, Family::V6].map(|family| network?.gateway(family));
+        let redirects = network.map(|network| network.redirects()).unwrap_or_default();
         let port = Arc::clone(port);
-        self.ports[at] = Some(PortEntry { port, guard, router_mac, gateways });
+        self.ports[at] = Some(PortEntry { port, guard, router_mac, gateways, redirects });
     }
 
     fn put_tunnel(&mut self, tunnel: &Arc<Tunnel>) {

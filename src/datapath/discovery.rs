@@ -4,7 +4,7 @@ use super::slow::Frame;
 use super::{Datapath, Output};
 use crate::base::ids::PortId;
 use crate::base::time::{Span, Time};
-use crate::config::{Guise, Port, PortKind, Uplink, link_local};
+use crate::config::{Port, PortKind, Uplink, link_local};
 use crate::packet::{DropReason, L3, PacketBuf, Parsed};
 use crate::stage::respond::{Question, arp, ndp};
 use crate::stage::route::icmp_error::IcmpError;
@@ -34,7 +34,7 @@ impl Datapath {
             L3::Arp => arp::question(frame.batch.bytes(frame.at))?,
             L3::V6 if is_neighbour_discovery(parsed, frame.batch.bytes(frame.at)) => {
                 if kind(parsed, frame.batch.bytes(frame.at)) == Some(v6::ROUTER_SOLICITATION) {
-                    return self.advertise(port, parsed, frame);
+                    return self.advertise_guest(port, parsed, frame).map(|()| true);
                 }
                 ndp::question(frame.batch.bytes(frame.at), parsed)?
             }
@@ -92,29 +92,6 @@ impl Datapath {
         }
         self.emit(port.id, frame.at, frame.batch, frame.out);
         true
-    }
-
-    /// Answers a router solicitation: of a guest that has its addresses from its attachment by these, of
-    /// another program's container by the subnet.
-    fn advertise(
-        &mut self,
-        port: &Port,
-        parsed: &Parsed,
-        frame: &mut Frame<'_>,
-    ) -> Result<bool, DropReason> {
-        let network = self.tables.network_of(port.domain);
-        if network.is_some_and(|n| n.guise == Guise::default()) {
-            return self.advertise_guest(port, parsed, frame).map(|()| true);
-        }
-        let network = network.filter(|n| n.guise.advertises);
-        let Some((network, subnet)) = network.and_then(|n| Some((n, n.subnet_v6()?))) else {
-            return Err(DropReason::NeighbourIgnored);
-        };
-        let router = (network.gateway_mac, link_local(network.gateway_mac));
-        let link = ndp::OwnLink { router, prefix: (subnet.prefix, subnet.len), mtu: network.mtu };
-        let answer = ndp::router_advertisement(&link, frame.batch.bytes(frame.at), parsed)?;
-        self.emit_owned(port.id, answer, frame.out);
-        Ok(true)
     }
 
     /// The port of an endpoint by one of its addresses, its link-local one included.

@@ -63,7 +63,7 @@ impl Datapath {
         if routed {
             if hop.is_sockets() {
                 self.touch_if(now, index, class);
-                self.into_socket(now, way.ingress, parsed, at, batch, out);
+                self.into_socket(now, way.ingress, slot, at, batch, out);
                 return true;
             }
             let route = Some((hop.dst_mac, hop.src_mac));
@@ -101,12 +101,13 @@ impl Datapath {
         &mut self,
         now: Time,
         ingress: PortId,
-        parsed: &Parsed,
+        slot: &Slot,
         at: usize,
         batch: &mut FrameBatch,
         out: &mut Output,
     ) {
-        if let Err(reason) = self.to_sockets(now, ingress, parsed, at, batch, out) {
+        let of = (&slot.parsed, &slot.key);
+        if let Err(reason) = self.to_sockets(now, ingress, of, at, batch, out) {
             self.drop_frame(ingress, reason);
         }
     }

@@ -9,11 +9,13 @@ use super::slow::Frame;
 use super::{Datapath, Output};
 use crate::base::ids::PortId;
 use crate::base::time::Time;
-use crate::config::{Network, Port, PortKind, Stands, link_local};
+use crate::config::{Guise, Network, Port, PortKind, Stands, link_local};
 use crate::packet::{DropReason, Parsed};
 use crate::stage::respond::guest::{Guest, Place};
 use crate::stage::respond::{dhcp, dhcp6, ra};
-use crate::wire::addr::Family;
+use crate::wire::addr::{Addr, Family};
+use crate::wire::mac::Mac;
+use crate::wire::router::Told;
 
 /// Who asked for a router, and when it will be told again.
 #[derive(Debug, Default)]
@@ -60,7 +62,8 @@ impl Datapath {
         Ok(port.guard || !group)
     }
 
-    /// Answers a guest that asks for a router.
+    /// Answers a guest that asks for a router: one that has its addresses from its attachment by these,
+    /// another program's container by the subnet.
     pub(super) fn advertise_guest(
         &mut self,
         port: &Port,
@@ -69,8 +72,8 @@ impl Datapath {
     ) -> Result<(), DropReason> {
         ra::check_solicitation(frame.batch.bytes(frame.at), parsed)?;
         let network = self.tables.network_of(port.domain).ok_or(DropReason::PortGone)?;
-        let guest = guest(network, port, Family::V6).filter(|_| port.kind == PortKind::Endpoint);
-        let answer = ra::advertisement(&guest.ok_or(DropReason::NeighbourIgnored)?, Some(parsed));
+        let told = told(network, port).ok_or(DropReason::NeighbourIgnored)?;
+        let answer = ra::advertisement(router(network), &told, Some(parsed));
         self.emit_owned(port.id, answer, frame.out);
         self.advertised.remove_port(port.id);
         self.advertised.0.insert((frame.now + ra::INTERVAL, port.id));
@@ -84,14 +87,39 @@ impl Datapath {
         {
             self.advertised.0.remove(&(due, id));
             let Some(port) = self.tables.port(id) else { continue };
-            let network = self.tables.network_of(port.domain);
-            let guest = network.and_then(|network| guest(network, port, Family::V6));
-            if let Some(answer) = guest.map(|guest| ra::advertisement(&guest, None)) {
+            let Some(network) = self.tables.network_of(port.domain) else { continue };
+            if let Some(told) = told(network, port) {
+                let answer = ra::advertisement(router(network), &told, None);
                 self.emit_owned(id, answer, out);
                 self.advertised.0.insert((now + ra::INTERVAL, id));
             }
         }
     }
+}
+
+fn router(network: &Network) -> (Mac, Addr) {
+    (network.gateway_mac, link_local(network.gateway_mac))
+}
+
+/// What an endpoint is told of its router.
+fn told(network: &Network, port: &Port) -> Option<Told> {
+    if port.kind != PortKind::Endpoint {
+        return None;
+    }
+    if network.guise == Guise::default() {
+        return guest(network, port, Family::V6).map(|guest| ra::told(&guest));
+    }
+    // Another program's container makes itself an address, and has its name servers from that program.
+    let subnet = network.subnet_v6().filter(|_| network.guise.advertises)?;
+    Some(Told {
+        lifetime: ra::LIFETIME,
+        flags: 0,
+        prefix: (subnet.prefix, subnet.len),
+        autonomous: true,
+        mtu: network.mtu,
+        name_server: None,
+        search: Vec::new(),
+    })
 }
 
 /// What a port's configuration says of it in one family.

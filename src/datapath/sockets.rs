@@ -10,7 +10,7 @@ use super::slow::Frame;
 use super::{Datapath, Output};
 use crate::base::ids::PortId;
 use crate::base::time::Time;
-use crate::config::{Stands, UplinkKind, link_local};
+use crate::config::{UplinkKind, link_local};
 use crate::packet::parse::L3_OFFSET;
 use crate::packet::{
     DropReason, FlowKey, Fragment, FrameBatch, FrameMut, Gso, PacketBuf, Parsed, Scope, split,
@@ -33,12 +33,18 @@ impl Datapath {
         &mut self,
         now: Time,
         ingress: PortId,
-        parsed: &Parsed,
+        (parsed, key): (&Parsed, &FlowKey),
         at: usize,
         batch: &mut FrameBatch,
         out: &mut Output,
     ) -> Result<(), DropReason> {
-        self.to_sockets_whole(now, ingress, (parsed, false), at, batch, out)
+        if parsed.fragment == Fragment::Whole {
+            return self.to_sockets_whole(now, ingress, (parsed, key, false), at, batch, out);
+        }
+        let domain = self.tables.port(ingress).ok_or(DropReason::PortGone)?.domain;
+        let whole = self.assembler.add(now, domain, parsed, &batch.frame(at))?;
+        self.whole.extend(whole.map(|whole| (ingress, whole)));
+        Ok(())
     }
 
     /// The same for a packet of which it is known whether it came in fragments.
@@ -46,24 +52,19 @@ impl Datapath {
         &mut self,
         now: Time,
         ingress: PortId,
-        (parsed, assembled): (&Parsed, bool),
+        (parsed, key, assembled): (&Parsed, &FlowKey, bool),
         at: usize,
         batch: &mut FrameBatch,
         out: &mut Output,
     ) -> Result<(), DropReason> {
         let entry = self.tables.entry(ingress).ok_or(DropReason::PortGone)?;
-        if parsed.fragment != Fragment::Whole {
-            let frame = batch.frame(at);
-            let whole = self.assembler.add(now, entry.port.domain, parsed, &frame)?;
-            self.whole.extend(whole.map(|whole| (ingress, whole)));
-            return Ok(());
-        }
+        let redirects = entry.redirects.iter();
         let inside = Inside {
             port: ingress,
-            domain: entry.port.domain,
+            key: *key,
             mtu: entry.port.mtu,
             gateway: entry.gateways[usize::from(!parsed.src.is_v4())],
-            redirect: self.redirect(&FlowKey::new(parsed, entry.port.domain, Scope::Routed)),
+            redirect: redirects.copied().find(|(addr, _)| *addr == key.dst).map(|(_, host)| host),
             assembled,
         };
         let slot = FrameSlot(at as u16);
@@ -80,7 +81,9 @@ impl Datapath {
                     return Err(DropReason::FragmentLimit);
                 }
                 let at = batch.len() - 1;
-                self.to_sockets_whole(now, ingress, (&parsed, true), at, batch, out)
+                let domain = self.tables.port(ingress).ok_or(DropReason::PortGone)?.domain;
+                let key = FlowKey::new(&parsed, domain, Scope::Routed);
+                self.to_sockets_whole(now, ingress, (&parsed, &key, true), at, batch, out)
             });
             if let Err(reason) = sent {
                 self.drop_frame(ingress, reason);
@@ -122,20 +125,9 @@ impl Datapath {
         pieces
     }
 
-    /// What the gateway's address stands for: the host's loopback, if this network's containers may
-    /// reach it; what the guise says.
+    /// What the gateway's address stands for.
     pub(super) fn redirect(&self, key: &FlowKey) -> Option<Addr> {
-        let network = self.tables.network_of(key.domain)?;
-        if !network.is_gateway(key.dst) {
-            return None;
-        }
-        match network.stands_for(key.dst) {
-            Some(Stands::Host(addr)) => return Some(addr),
-            Some(Stands::NameServer) => return None,
-            None => {}
-        }
-        let loopback = if key.dst.is_v4() { Addr::LOOPBACK_V4 } else { Addr::LOOPBACK_V6 };
-        network.host_loopback.then_some(loopback)
+        self.tables.network_of(key.domain)?.redirect(key.dst)
     }
 
     /// The way of a packet that answers a client of a published port: back into the client's socket,
@@ -213,7 +205,8 @@ impl Datapath {
         frame: &mut Frame<'_>,
     ) -> Result<(), DropReason> {
         let (now, ingress, at) = (frame.now, frame.ingress, frame.at);
-        let taken = self.to_sockets(now, ingress, &slot.parsed, at, frame.batch, frame.out);
+        let taken =
+            self.to_sockets(now, ingress, (&slot.parsed, &slot.key), at, frame.batch, frame.out);
         if taken.is_err() && slot.key.proto == ipv6::TCP && !self.sockets.answers_client(&slot.key)
         {
             self.forget_socket_flow(now, &slot.key);

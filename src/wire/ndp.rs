@@ -14,6 +14,10 @@ pub const TARGET_LINK_LAYER: u8 = 2;
 pub const PREFIX_INFORMATION: u8 = 3;
 /// Option: MTU.
 pub const MTU: u8 = 5;
+/// Option: name servers (RFC 8106).
+pub const NAME_SERVERS: u8 = 25;
+/// Option: domains in which short names are looked for (RFC 8106).
+pub const SEARCH: u8 = 31;
 
 /// Flag of an advertisement: the sender is a router.
 pub const ROUTER: u32 = 0x8000_0000;

@@ -42,8 +42,12 @@ pub struct PrefixInformation {
     pub prefix: [u8; 16],
 }
 
-/// Seconds: the most that RFC 4861 6.2.1 allows, since nothing is advertised unasked.
-const ROUTER_LIFETIME: u16 = 9_000;
+/// Addresses come by DHCPv6.
+pub const MANAGED: u8 = 0x80;
+/// Name servers and domains come by DHCPv6, too.
+pub const OTHER: u8 = 0x40;
+const ON_LINK: u8 = 0x80;
+const AUTONOMOUS: u8 = 0x40;
 
 const _: () = assert!(size_of::<Advertisement>() == 12);
 const _: () = assert!(size_of::<PrefixInformation>() == 30);
@@ -95,31 +99,63 @@ impl RouterAdvertisement {
     }
 }
 
-/// The body of an advertisement of ours, after the first four bytes of ICMPv6: we are a default router, and
-/// addresses may be made of this prefix for ever, since the link ends with us.
-pub fn advertisement((prefix, len): (Addr, u8), mtu: u16) -> Vec<u8> {
-    let fixed = Advertisement {
-        hop_limit: 64,
-        flags: 0,
-        lifetime: ROUTER_LIFETIME.into(),
-        reachable: 0.into(),
-        retrans: 0.into(),
-    };
-    let info = PrefixInformation {
-        len,
-        flags: 0xc0,
-        valid: u32::MAX.into(),
-        preferred: u32::MAX.into(),
-        reserved: 0.into(),
-        prefix: prefix.bytes(),
-    };
-    // Lengths are in units of eight bytes.
-    let mut body = fixed.as_bytes().to_vec();
-    body.extend_from_slice(&[ndp::PREFIX_INFORMATION, 4]);
-    body.extend_from_slice(info.as_bytes());
-    body.extend_from_slice(&[ndp::MTU, 1, 0, 0]);
-    body.extend_from_slice(&u32::from(mtu).to_be_bytes());
-    body
+/// What an advertisement of ours says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Told {
+    /// Seconds this router may be used without another word.
+    pub lifetime: u16,
+    /// [`MANAGED`], [`OTHER`].
+    pub flags: u8,
+    /// The link's prefix. It is valid for ever, since the link ends with us.
+    pub prefix: (Addr, u8),
+    /// Addresses may be made of it (RFC 4862).
+    pub autonomous: bool,
+    /// The link's MTU.
+    pub mtu: u16,
+    /// Who answers names.
+    pub name_server: Option<Addr>,
+    /// Domain in which short names are looked for, as labels (RFC 1035 3.1); none if empty.
+    pub search: Vec<u8>,
+}
+
+impl Told {
+    /// The body, after the first four bytes of ICMPv6.
+    pub fn body(&self) -> Vec<u8> {
+        let fixed = Advertisement {
+            hop_limit: 64,
+            flags: self.flags,
+            lifetime: self.lifetime.into(),
+            reachable: 0.into(),
+            retrans: 0.into(),
+        };
+        let info = PrefixInformation {
+            len: self.prefix.1,
+            flags: if self.autonomous { ON_LINK | AUTONOMOUS } else { ON_LINK },
+            valid: u32::MAX.into(),
+            preferred: u32::MAX.into(),
+            reserved: 0.into(),
+            prefix: self.prefix.0.bytes(),
+        };
+        // Lengths are in units of eight bytes.
+        let mut body = fixed.as_bytes().to_vec();
+        body.extend([ndp::PREFIX_INFORMATION, 4]);
+        body.extend(info.as_bytes());
+        body.extend([ndp::MTU, 1, 0, 0]);
+        body.extend(u32::from(self.mtu).to_be_bytes());
+        if let Some(name_server) = self.name_server {
+            body.extend([ndp::NAME_SERVERS, 3, 0, 0]);
+            body.extend(u32::from(self.lifetime).to_be_bytes());
+            body.extend(name_server.bytes());
+        }
+        if !self.search.is_empty() {
+            let mut labels = self.search.clone();
+            labels.resize(labels.len().next_multiple_of(8), 0);
+            body.extend([ndp::SEARCH, 1 + (labels.len() / 8) as u8, 0, 0]);
+            body.extend(u32::from(self.lifetime).to_be_bytes());
+            body.extend(labels);
+        }
+        body
+    }
 }
 
 fn prefix((kind, body): (u8, &[u8])) -> Option<Prefix> {
@@ -128,8 +164,8 @@ fn prefix((kind, body): (u8, &[u8])) -> Option<Prefix> {
     usable.then(|| Prefix {
         prefix: Addr::from_v6_bytes(info.prefix),
         len: info.len,
-        on_link: info.flags & 0x80 != 0,
-        autonomous: info.flags & 0x40 != 0,
+        on_link: info.flags & ON_LINK != 0,
+        autonomous: info.flags & AUTONOMOUS != 0,
         valid: Span::from_secs(info.valid.get().into()),
         preferred: Span::from_secs(info.preferred.get().into()),
     })

@@ -13,7 +13,7 @@ use wharf::io::host_sockets::{Executed, Features, HostSockets};
 use wharf::io::netns::in_namespace;
 use wharf::io::poller::{Poller, Token, Wish};
 use wharf::io::tap::Tap;
-use wharf::packet::{FrameBatch, Parsed};
+use wharf::packet::{FlowKey, FrameBatch, Parsed, Scope};
 use wharf::stage::sockets::{
     Delivery, FrameSlot, Inside, Link, ListenerId, Published, SocketFlows, SocketOutput, Target,
     TcpFlow,
@@ -165,7 +165,7 @@ impl Uplink {
                 if parsed.src.is_v4() { "10.0.0.1" } else { "fd10::1" }.parse().unwrap();
             let inside = Inside {
                 port: PortId(1),
-                domain: DomainId(1),
+                key: FlowKey::new(&parsed, DomainId(1), Scope::Routed),
                 mtu: 1500,
                 gateway: Some(gateway.into()),
                 redirect: None,

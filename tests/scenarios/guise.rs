@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use wharf::base::ids::NetworkId;
+use wharf::base::time::Span;
 use wharf::config::{Delta, Guise, Network, Stands, link_local};
 use wharf::packet::{DropReason, Parsed};
 use wharf::stage::respond::ndp;
@@ -113,6 +114,9 @@ fn a_router_solicitation_is_answered_where_addresses_are_made_of_advertisements(
     let prefix = told.prefixes[0];
     assert!(prefix.on_link && prefix.autonomous && prefix.len == 64);
     assert!(told.lifetime.0 > 0, "it is a default router");
+    let again = world.advance(Span(told.lifetime.0 / 2));
+    let again: Vec<_> = again.iter().filter(|sent| sent.icmp() == (134, 0)).collect();
+    assert!(!again.is_empty(), "a kernel asks once and forgets a router that falls silent");
 }
 
 #[test]

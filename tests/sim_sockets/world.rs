@@ -6,7 +6,9 @@ use wharf::base::hash::Seed;
 use wharf::base::ids::{DomainId, PortId};
 use wharf::base::time::{Span, Time};
 use wharf::packet::split::Segments;
-use wharf::packet::{FrameBatch, FrameMut, Gso, L3, Offload, PacketBuf, Parsed, finish};
+use wharf::packet::{
+    FlowKey, FrameBatch, FrameMut, Gso, L3, Offload, PacketBuf, Parsed, Scope, finish,
+};
 use wharf::stage::respond::{arp, ndp};
 use wharf::stage::sockets::{
     Delivery, FrameSlot, Inside as Plug, Link as Macs, ListenerId, Published, SockAddr,
@@ -209,7 +211,7 @@ impl World {
                 let parsed = Parsed::new(self.batch.bytes(n)).unwrap();
                 let plug = Plug {
                     port: PortId(3),
-                    domain: DomainId(1),
+                    key: FlowKey::new(&parsed, DomainId(1), Scope::Routed),
                     mtu: 1500,
                     gateway: None,
                     redirect: None,

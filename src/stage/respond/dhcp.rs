@@ -5,25 +5,11 @@ use smoltcp::wire::{DHCP_CLIENT_PORT, DHCP_SERVER_PORT, DhcpMessageType, DhcpOpC
 use super::guest::{Guest, LEASE, datagram, message};
 use crate::packet::{DropReason, PacketBuf, Parsed};
 use crate::wire::addr::Addr;
+use crate::wire::dhcp::{
+    self, DNS, DOMAIN, END, LEASE_TIME, MAGIC, MESSAGE_MIN, MESSAGE_TYPE, MTU, OPTIONS_AT,
+    REQUESTED, ROUTER, SEARCH, SERVER, SUBNET_MASK, option,
+};
 use crate::wire::mac::Mac;
-
-const SUBNET_MASK: u8 = 1;
-const ROUTER: u8 = 3;
-const DNS: u8 = 6;
-const DOMAIN: u8 = 15;
-const MTU: u8 = 26;
-const REQUESTED: u8 = 50;
-const LEASE_TIME: u8 = 51;
-const MESSAGE_TYPE: u8 = 53;
-const SERVER: u8 = 54;
-/// RFC 3397.
-const SEARCH: u8 = 119;
-const END: u8 = 255;
-/// What is shorter than BOOTP's message is dropped by some (RFC 1542 2.1).
-const MESSAGE_MIN: usize = 300;
-/// Where the options begin, their mark before them.
-const OPTIONS_AT: usize = 236;
-const MAGIC: [u8; 4] = [0x63, 0x82, 0x53, 0x63];
 
 /// What the message asks for.
 struct Request<'a> {
@@ -138,19 +124,9 @@ impl<'a> Request<'a> {
     }
 }
 
-fn option(bytes: &mut Vec<u8>, kind: u8, data: &[u8]) {
-    if let Ok(len) = u8::try_from(data.len())
-        && len > 0
-    {
-        bytes.extend([kind, len]);
-        bytes.extend(data);
-    }
-}
-
 fn configuration(bytes: &mut Vec<u8>, guest: &Guest<'_>) {
     let place = &guest.place;
-    let mask = u32::MAX.checked_shl(32 - u32::from(place.prefix_len.min(32))).unwrap_or(0);
-    option(bytes, SUBNET_MASK, &mask.to_be_bytes());
+    option(bytes, SUBNET_MASK, &dhcp::mask(place.prefix_len).to_be_bytes());
     option(bytes, ROUTER, &place.gateway.bytes()[12..]);
     option(bytes, DNS, &place.name_server.bytes()[12..]);
     option(bytes, MTU, &guest.mtu.to_be_bytes());

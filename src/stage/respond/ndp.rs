@@ -16,7 +16,6 @@ use crate::wire::icmp::v6;
 use crate::wire::ipv6::{self, Ipv6};
 use crate::wire::mac::Mac;
 use crate::wire::ndp::{self, Neighbour};
-use crate::wire::router;
 pub use crate::wire::router::{Prefix, RouterAdvertisement};
 
 /// Where the options of a solicitation or advertisement begin: type, code, checksum, [`Neighbour`].
@@ -101,39 +100,6 @@ pub fn router_solicitation(our: (Mac, Addr)) -> PacketBuf {
     let to = (multicast(ALL_ROUTERS), ALL_ROUTERS);
     let message = build(our, to, v6::ROUTER_SOLICITATION, &[0; 4], source(our));
     PacketBuf::new(&message, Offload::NONE)
-}
-
-/// A link of ours, as its router advertises it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct OwnLink {
-    /// MAC and link-local address of the router.
-    pub router: (Mac, Addr),
-    /// The prefix that hosts make addresses of.
-    pub prefix: (Addr, u8),
-    /// Largest packet.
-    pub mtu: u16,
-}
-
-/// The answer to a router solicitation, to the one who asked (RFC 4861 6.2.6), or to all if he has no
-/// address yet.
-pub fn router_advertisement(
-    link: &OwnLink,
-    frame: &[u8],
-    parsed: &Parsed,
-) -> Result<PacketBuf, DropReason> {
-    let message = checked(frame, parsed)?;
-    if !ndp::options_are_valid(message.get(8..).ok_or(DropReason::Truncated)?) {
-        return Err(DropReason::Malformed);
-    }
-    let to = if parsed.src.is_unspecified() {
-        (multicast(ALL_NODES), ALL_NODES)
-    } else {
-        (parsed.src_mac, parsed.src)
-    };
-    let body = router::advertisement(link.prefix, link.mtu);
-    let option = Some((ndp::SOURCE_LINK_LAYER, link.router.0));
-    let answer = build(link.router, to, v6::ROUTER_ADVERTISEMENT, &body, option);
-    Ok(PacketBuf::new(&answer, Offload::NONE))
 }
 
 /// What a solicitation teaches about its sender, or an advertisement about its target.

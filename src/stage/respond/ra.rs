@@ -11,25 +11,15 @@ use crate::packet::{DropReason, Offload, PacketBuf, Parsed};
 use crate::wire::addr::Addr;
 use crate::wire::icmp::v6;
 use crate::wire::mac::Mac;
-use crate::wire::ndp::{MTU, PREFIX_INFORMATION, SOURCE_LINK_LAYER, options_are_valid};
+use crate::wire::ndp::{SOURCE_LINK_LAYER, options_are_valid};
+use crate::wire::router::{MANAGED, OTHER, Told};
 
 /// How long the router may be used without another word: the longest there is (RFC 8319).
-const LIFETIME: u16 = u16::MAX;
+pub const LIFETIME: u16 = u16::MAX;
 /// How often it is said again, so that two may be lost.
 pub const INTERVAL: Span = Span::from_secs(6 * 3_600);
-const HOP_LIMIT: u8 = 64;
-const MANAGED: u8 = 0x80;
-/// Name servers and domains come by DHCPv6, too.
-const OTHER: u8 = 0x40;
-const ON_LINK: u8 = 0x80;
-const AUTONOMOUS: u8 = 0x40;
 /// SLAAC's prefixes have this length.
 const SLAAC: u8 = 64;
-/// RFC 8106.
-const NAME_SERVERS: u8 = 25;
-/// RFC 8106.
-const SEARCH: u8 = 31;
-
 /// Whether SLAAC makes the guest's address of its MAC.
 fn is_autonomous(guest: &Guest<'_>) -> bool {
     let place = &guest.place;
@@ -47,47 +37,30 @@ pub fn check_solicitation(frame: &[u8], parsed: &Parsed) -> Result<(), DropReaso
     if options_are_valid(options) { Ok(()) } else { Err(DropReason::Malformed) }
 }
 
-/// What the gateway says to a guest that asked; to all on its link if it has no address yet, or without
-/// being asked.
-pub fn advertisement(guest: &Guest<'_>, solicitation: Option<&Parsed>) -> PacketBuf {
-    let asker = solicitation.filter(|parsed| !parsed.src.is_unspecified());
-    let everybody: (Mac, Addr) = (ndp::multicast(ndp::ALL_NODES), ndp::ALL_NODES);
-    let to = asker.map_or(everybody, |parsed| (parsed.src_mac, parsed.src));
+/// What the gateway has to say to a guest.
+pub fn told(guest: &Guest<'_>) -> Told {
     let autonomous = is_autonomous(guest);
-    let managed = if autonomous { OTHER } else { MANAGED | OTHER };
-    let mut body = vec![HOP_LIMIT, managed];
-    body.extend(LIFETIME.to_be_bytes());
-    body.extend([0; 8]);
-    prefix(&mut body, guest, autonomous);
-    body.extend([MTU, 1, 0, 0]);
-    body.extend(u32::from(guest.mtu).to_be_bytes());
-    body.extend([NAME_SERVERS, 3, 0, 0]);
-    body.extend(u32::from(LIFETIME).to_be_bytes());
-    body.extend(guest.place.name_server.bytes());
-    search(&mut body, guest);
-    let from = (guest.gateway_mac, guest.router);
-    let source = Some((SOURCE_LINK_LAYER, guest.gateway_mac));
-    PacketBuf::new(&ndp::build(from, to, v6::ROUTER_ADVERTISEMENT, &body, source), Offload::NONE)
-}
-
-fn prefix(body: &mut Vec<u8>, guest: &Guest<'_>, autonomous: bool) {
-    let flags = if autonomous { ON_LINK | AUTONOMOUS } else { ON_LINK };
-    body.extend([PREFIX_INFORMATION, 4, guest.place.prefix_len, flags]);
-    // Valid and preferred for ever: the address is the guest's as long as it is there.
-    body.extend([0xff; 8]);
-    body.extend([0; 4]);
-    body.extend(guest.place.prefix.bytes());
-}
-
-fn search(body: &mut Vec<u8>, guest: &Guest<'_>) {
-    let mut labels = guest.domain_labels();
-    if labels.is_empty() {
-        return;
+    let place = &guest.place;
+    Told {
+        lifetime: LIFETIME,
+        flags: if autonomous { OTHER } else { MANAGED | OTHER },
+        prefix: (place.prefix, place.prefix_len),
+        autonomous,
+        mtu: guest.mtu,
+        name_server: Some(place.name_server),
+        search: guest.domain_labels(),
     }
-    labels.resize(labels.len().next_multiple_of(8), 0);
-    body.extend([SEARCH, 1 + (labels.len() / 8) as u8, 0, 0]);
-    body.extend(u32::from(LIFETIME).to_be_bytes());
-    body.extend(labels);
+}
+
+/// What a router says to who asked; to all on its link if he has no address yet, or without being asked
+/// (RFC 4861 6.2.6).
+pub fn advertisement(router: (Mac, Addr), told: &Told, solicitation: Option<&Parsed>) -> PacketBuf {
+    let asker = solicitation.filter(|parsed| !parsed.src.is_unspecified());
+    let everybody = (ndp::multicast(ndp::ALL_NODES), ndp::ALL_NODES);
+    let to = asker.map_or(everybody, |parsed| (parsed.src_mac, parsed.src));
+    let source = Some((SOURCE_LINK_LAYER, router.0));
+    let frame = ndp::build(router, to, v6::ROUTER_ADVERTISEMENT, &told.body(), source);
+    PacketBuf::new(&frame, Offload::NONE)
 }
 
 #[cfg(test)]
@@ -104,11 +77,15 @@ mod tests {
         Guest { mac, gateway_mac, router: parse("fe80::1"), place, mtu: 1400, domain: "blue" }
     }
 
+    fn said(guest: &Guest<'_>, solicitation: Option<&Parsed>) -> PacketBuf {
+        advertisement((guest.gateway_mac, guest.router), &told(guest), solicitation)
+    }
+
     #[test]
     fn the_prefix_may_be_used_by_slaac_only_if_that_gives_the_recorded_address() {
         for (addr, autonomous) in [("fd20::42:aff:fe14:2", true), ("fd20::2", false)] {
             let guest = guest(addr);
-            let frame = advertisement(&guest, None);
+            let frame = said(&guest, None);
             let parsed = Parsed::new(frame.bytes()).unwrap();
             assert_eq!((parsed.dst, parsed.ttl), ("ff02::1".parse().unwrap(), 255));
             let read = ndp::parse_router_advertisement(frame.bytes(), &parsed).unwrap();
@@ -122,6 +99,11 @@ mod tests {
             assert_eq!((prefix.on_link, prefix.autonomous), (true, autonomous), "{addr}");
             let managed = parsed.l4_bytes(frame.bytes())[5] & MANAGED != 0;
             assert_eq!(managed, !autonomous);
+            let bytes = frame.bytes();
+            let has = |option: &[u8]| bytes.windows(option.len()).any(|window| window == option);
+            let name_server =
+                [&[25, 3, 0, 0, 0, 0, 255, 255][..], &guest.place.name_server.bytes()].concat();
+            assert!(has(&name_server) && has(b"\x1f\x02\0\0\0\0\xff\xff\x04blue\0\0\0"));
         }
     }
 
@@ -132,7 +114,7 @@ mod tests {
             "fe80::42:aff:fe14:2".parse().unwrap(),
         ));
         let asked = Parsed::new(asked.bytes()).unwrap();
-        let frame = advertisement(&guest("fd20::2"), Some(&asked));
+        let frame = said(&guest("fd20::2"), Some(&asked));
         let parsed = Parsed::new(frame.bytes()).unwrap();
         assert_eq!((parsed.dst, parsed.dst_mac), (asked.src, asked.src_mac));
     }

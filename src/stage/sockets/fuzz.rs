@@ -233,8 +233,9 @@ impl Fuzzed {
         let mtu = u16::from(input.byte()) * 37;
         // Now and then the destination only stands for the host's loopback.
         let redirect = (mtu > 250 * 37).then_some(REDIRECT);
-        let (domain, assembled) = (DomainId(1), redirect.is_some());
-        let inside = Inside { port: PORT, domain, mtu, gateway: None, redirect, assembled };
+        let key = FlowKey::new(&parsed, DomainId(1), Scope::Routed);
+        let (port, assembled) = (PORT, redirect.is_some());
+        let inside = Inside { port, key, mtu, gateway: None, redirect, assembled };
         self.redirected |= redirect.is_some();
         let (frame, slot) = (self.batch.frame(0), FrameSlot(0));
         let _ = self.flows.frame(self.now, &inside, &parsed, &frame, slot, &mut self.out);

@@ -5,7 +5,8 @@
 
 use zerocopy::IntoBytes;
 
-use super::calls::{SmallFrame, SocketError};
+use super::events::SocketError;
+use super::output::SmallFrame;
 use crate::packet::{Csum, FlowKey, Gso, Offload};
 use crate::wire::addr::Addr;
 use crate::wire::ethernet::{self, Ethernet};

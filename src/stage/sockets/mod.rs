@@ -13,10 +13,12 @@
 //! made (see `forbidden.rs`).
 
 mod calls;
+mod events;
 mod forbidden;
 #[doc(hidden)]
 pub mod fuzz;
 mod headers;
+mod output;
 mod ping;
 mod publish;
 mod shared;
@@ -28,11 +30,13 @@ mod udp;
 mod testing;
 
 pub use calls::{
-    Delivery, FrameSlot, ListenerId, NO_PART, Parts, Room, SendPart, SmallFrame, SockAddr,
-    SocketCall, SocketError, SocketEvent, SocketId, SocketKind, SocketOutput, Via,
+    FrameSlot, ListenerId, NO_PART, Parts, Room, SendPart, SockAddr, SocketCall, SocketId,
+    SocketKind, Via,
 };
+pub use events::{SocketError, SocketEvent};
 pub use forbidden::Forbidden;
 pub use headers::Link;
+pub use output::{Delivery, SmallFrame, SocketOutput};
 pub use publish::{Published, Target};
 pub use shared::{Inside, Stats};
 pub use tcp::{TcpFlow, TcpState};
@@ -255,30 +259,6 @@ impl SocketFlows {
     /// What happened so far.
     pub fn stats(&self) -> Stats {
         self.shared.stats
-    }
-}
-
-impl SocketEvent<'_> {
-    /// The flow's or query's own socket that this is about; `None`: it is about a listener.
-    pub fn socket(&self) -> Option<SocketId> {
-        match self {
-            Self::Connected { socket, .. }
-            | Self::Failed { socket, .. }
-            | Self::Accepted { socket, .. }
-            | Self::NotAccepted { socket, .. }
-            | Self::Readable { socket, .. }
-            | Self::Writable { socket, .. }
-            | Self::Sent { socket, .. }
-            | Self::Data { socket, .. }
-            | Self::Drained { socket, .. }
-            | Self::Datagram { via: Via::Socket(socket), .. }
-            | Self::ErrorsWaiting { socket }
-            | Self::DatagramError { socket, .. }
-            | Self::ErrorsDrained { socket } => Some(*socket),
-            Self::Incoming { .. }
-            | Self::ListenerDrained { .. }
-            | Self::Datagram { via: Via::Listener(_), .. } => None,
-        }
     }
 }
 

@@ -10,18 +10,17 @@
 
 use hashbrown::HashTable;
 
-use super::calls::{
-    Delivery, FrameSlot, SockAddr, SocketCall, SocketError, SocketEvent, SocketId, SocketKind,
-    SocketOutput, Via,
-};
+use super::calls::{FrameSlot, SockAddr, SocketCall, SocketId, SocketKind, Via};
+use super::events::{SocketError, SocketEvent};
 use super::forbidden::Forbidden;
 use super::headers::{self, Link, Quote};
+use super::output::{Delivery, SocketOutput};
 use super::shared::{Inside, Shared};
 use super::slab::Slab;
 use crate::base::ids::PortId;
 use crate::base::limits::SOCKET_PING_FLOWS_MAX;
 use crate::base::time::{Span, Time};
-use crate::packet::{DropReason, FlowKey, Fragment, FrameMut, Parsed, Scope};
+use crate::packet::{DropReason, FlowKey, Fragment, FrameMut, Parsed};
 use crate::wire::addr::Addr;
 use crate::wire::icmp;
 
@@ -105,7 +104,7 @@ impl PingFlows {
         shared: &mut Shared,
         out: &mut SocketOutput,
     ) -> Result<SocketId, DropReason> {
-        let key = FlowKey::new(parsed, inside.domain, Scope::Routed);
+        let key = inside.key;
         let key = FlowKey { dst: Addr::UNSPECIFIED, dst_port: 0, ..key };
         let hash = key.hash(shared.seed);
         let same = |slot: &u32| self.slab.at(*slot).is_some_and(|flow| flow.key == key);

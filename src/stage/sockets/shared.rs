@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 use super::calls::SocketId;
 use super::tcp::reorder::Held;
 use crate::base::hash::Seed;
-use crate::base::ids::{DomainId, PortId};
+use crate::base::ids::PortId;
 use crate::base::limits::{
     SOCKET_EMBRYONIC_PER_PORT_MAX, SOCKET_FLOWS_PER_PORT_MAX, SOCKET_REFUSALS_PER_SECOND,
 };
@@ -21,8 +21,8 @@ use crate::wire::addr::Addr;
 pub struct Inside {
     /// The plug.
     pub port: PortId,
-    /// The network's domain.
-    pub domain: DomainId,
+    /// The packet's key.
+    pub key: FlowKey,
     /// The network's MTU.
     pub mtu: u16,
     /// The gateway's address in the frame's family: ICMP errors come from it.

@@ -9,6 +9,10 @@ use super::{DHCP_CLIENT_PORT, DHCP_SERVER_PORT, DhcpPacket, DhcpRepr};
 use crate::packet::{Fragment, L3, Offload, PacketBuf, Parsed};
 use crate::wire::addr::Addr;
 use crate::wire::checksum;
+use crate::wire::dhcp::{
+    self, DNS, LEASE_TIME, MAGIC, MESSAGE_MIN, MESSAGE_TYPE, MTU, REBIND_TIME, RENEW_TIME, ROUTER,
+    ROUTES, SERVER, SUBNET_MASK,
+};
 use crate::wire::ethernet::{self, Ethernet};
 use crate::wire::ipv4::Ipv4;
 use crate::wire::ipv6;
@@ -18,17 +22,6 @@ use crate::wire::udp::{self, Udp};
 /// The limited broadcast.
 pub(super) const EVERYBODY: (Mac, Addr) = (Mac::BROADCAST, Addr::from_v4_bits(u32::MAX));
 
-const SUBNET_MASK: u8 = 1;
-const ROUTER: u8 = 3;
-const DNS: u8 = 6;
-const MTU: u8 = 26;
-const LEASE_TIME: u8 = 51;
-const MESSAGE_TYPE: u8 = 53;
-const SERVER: u8 = 54;
-const RENEW_TIME: u8 = 58;
-const REBIND_TIME: u8 = 59;
-/// Classless static routes (RFC 3442), which replace the router option.
-const ROUTES: u8 = 121;
 const WANTED: [u8; 8] =
     [ROUTES, SUBNET_MASK, ROUTER, DNS, MTU, LEASE_TIME, RENEW_TIME, REBIND_TIME];
 
@@ -36,9 +29,6 @@ const WANTED: [u8; 8] =
 const LIST_MAX: usize = 4;
 /// The least MTU anybody means in earnest (RFC 1122 3.3.3).
 const MTU_MIN: u16 = 576;
-/// Some servers drop what is shorter than BOOTP's message (RFC 1542 2.1).
-const MESSAGE_MIN: usize = 300;
-
 /// What an answer says.
 #[derive(Clone, Debug)]
 pub(super) struct Answer {
@@ -81,7 +71,7 @@ impl Answer {
             && packet.transaction_id() == xid
             && packet.hardware_len() == 6
             && packet.client_hardware_address().0 == mac.0
-            && packet.magic_number() == 0x6382_5363;
+            && packet.magic_number().to_be_bytes() == MAGIC;
         if !ours {
             return None;
         }
@@ -89,7 +79,8 @@ impl Answer {
         let number = |kind| Some(u32::from_be_bytes(option(kind)?.try_into().ok()?));
         let addr = Addr::from(packet.your_ip());
         let mtu = option(MTU).and_then(|data| Some(u16::from_be_bytes(data.try_into().ok()?)));
-        let default = option(ROUTES).and_then(default_route);
+        let default =
+            option(ROUTES).and_then(dhcp::default_route).filter(|router| is_usable(*router));
         let routers = || option(ROUTER).map(addresses).unwrap_or_default();
         Some(Self {
             kind: DhcpMessageType::from(*option(MESSAGE_TYPE)?.first()?),
@@ -111,36 +102,18 @@ fn is_usable(addr: Addr) -> bool {
 }
 
 fn addresses(data: &[u8]) -> Vec<Addr> {
-    let (addresses, _) = data.as_chunks::<4>();
-    let usable =
-        addresses.iter().map(|bytes| Addr::from_v4_bytes(*bytes)).filter(|a| is_usable(*a));
-    usable.take(LIST_MAX).collect()
+    dhcp::addresses(data).filter(|addr| is_usable(*addr)).take(LIST_MAX).collect()
 }
 
 /// The length of a mask without gaps; without one, that of the address's class.
 fn prefix_len(mask: Option<u32>, addr: Addr) -> u8 {
-    let contiguous = mask.filter(|mask| mask.leading_ones() + mask.trailing_zeros() == 32);
-    contiguous.map_or_else(
-        || match addr.v4().map_or(0, |a| a.octets()[0]) {
+    mask.and_then(dhcp::prefix_len).unwrap_or_else(|| {
+        match addr.v4().map_or(0, |a| a.octets()[0]) {
             0..128 => 8,
             128..192 => 16,
             _ => 24,
-        },
-        |mask| mask.leading_ones() as u8,
-    )
-}
-
-/// The router of `0.0.0.0/0` among classless routes: length, significant bytes, router.
-fn default_route(mut data: &[u8]) -> Option<Addr> {
-    loop {
-        let (&len, rest) = data.split_first()?;
-        let (_, rest) = rest.split_at_checked(usize::from(len).div_ceil(8))?;
-        let (router, rest) = rest.split_first_chunk::<4>()?;
-        if len == 0 {
-            return Some(Addr::from_v4_bytes(*router)).filter(|r| is_usable(*r));
         }
-        data = rest;
-    }
+    })
 }
 
 /// What all our messages have in common.

@@ -149,9 +149,9 @@ impl Fuzzed {
         if !self.batch.push(&bytes, offload) {
             return;
         }
-        let (port, domain) = (PORT, DomainId(1));
+        let (port, key) = (PORT, FlowKey::new(&parsed, DomainId(1), Scope::Routed));
         let (mtu, gateway, redirect, assembled) = (1500, None, None, false);
-        let inside = Inside { port, domain, mtu, gateway, redirect, assembled };
+        let inside = Inside { port, key, mtu, gateway, redirect, assembled };
         let frame = self.batch.frame(usize::from(slot.0));
         let _ = self.flows.frame(self.now, &inside, &parsed, &frame, slot, &mut self.out);
     }

@@ -12,9 +12,9 @@ use super::seq::Seq;
 use crate::base::ids::DomainId;
 use crate::base::time::{Span, Time};
 use crate::packet::{DropReason, FlowKey, Scope};
-use crate::stage::sockets::calls::{
-    ListenerId, Room, SockAddr, SocketCall, SocketError, SocketId, SocketOutput,
-};
+use crate::stage::sockets::calls::{ListenerId, Room, SockAddr, SocketCall, SocketId};
+use crate::stage::sockets::events::SocketError;
+use crate::stage::sockets::output::SocketOutput;
 use crate::stage::sockets::publish::{self, Ends, Published};
 use crate::stage::sockets::shared::Shared;
 use crate::wire::addr::Addr;

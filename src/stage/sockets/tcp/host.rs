@@ -3,8 +3,10 @@
 use super::flow::{TcpFlow, TcpState};
 use super::seq::Seq;
 use crate::packet::{DropReason, FrameMut};
-use crate::stage::sockets::calls::{FrameSlot, Room, SocketCall, SocketError, SocketOutput};
+use crate::stage::sockets::calls::{FrameSlot, Room, SocketCall};
+use crate::stage::sockets::events::SocketError;
 use crate::stage::sockets::headers::{self, Quote};
+use crate::stage::sockets::output::SocketOutput;
 use crate::stage::sockets::shared::Shared;
 
 /// Duplicate acknowledgements that make a container resend what was not taken.

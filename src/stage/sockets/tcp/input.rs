@@ -6,8 +6,9 @@ use super::segment::Segment;
 use super::seq::Seq;
 use super::timers::REORDERING;
 use crate::packet::DropReason;
-use crate::stage::sockets::calls::{FrameSlot, SocketCall, SocketOutput};
+use crate::stage::sockets::calls::{FrameSlot, SocketCall};
 use crate::stage::sockets::headers;
+use crate::stage::sockets::output::SocketOutput;
 use crate::stage::sockets::shared::Shared;
 use crate::wire::{ethernet, tcp};
 

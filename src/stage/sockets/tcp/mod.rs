@@ -78,18 +78,17 @@ use self::accept::{Listeners, SecondTry};
 use self::flow::Birth;
 use self::segment::Segment;
 use self::seq::Seq;
-use super::calls::{
-    FrameSlot, ListenerId, SmallFrame, SockAddr, SocketCall, SocketEvent, SocketId, SocketKind,
-    SocketOutput,
-};
+use super::calls::{FrameSlot, ListenerId, SockAddr, SocketCall, SocketId, SocketKind};
+use super::events::SocketEvent;
 use super::forbidden::Forbidden;
 use super::headers::{self, Link, TcpFields};
+use super::output::{SmallFrame, SocketOutput};
 use super::shared::{Inside, Shared};
 use super::slab::Slab;
 use crate::base::ids::PortId;
 use crate::base::limits::{SOCKET_TCP_FLOWS_MAX, SOCKET_TIME_WAITS_MAX};
 use crate::base::time::Time;
-use crate::packet::{DropReason, FlowKey, FrameMut, Parsed, Scope};
+use crate::packet::{DropReason, FlowKey, FrameMut, Parsed};
 use crate::wire::tcp;
 
 /// All TCP flows of one worker's socket uplink.
@@ -173,7 +172,7 @@ impl TcpFlows {
         out: &mut SocketOutput,
     ) -> Result<(), DropReason> {
         let segment = Segment::read(parsed, frame)?;
-        let key = FlowKey::new(parsed, inside.domain, Scope::Routed);
+        let key = inside.key;
         if let Some(at) = self.find(&key, shared)
             && let Some(flow) = self.slab.at_mut(at)
         {

@@ -7,10 +7,9 @@
 use super::flow::{TcpFlow, TcpState};
 use super::seq::Seq;
 use crate::packet::FrameMut;
-use crate::stage::sockets::calls::{
-    Delivery, FrameSlot, SmallFrame, SocketCall, SocketId, SocketOutput,
-};
+use crate::stage::sockets::calls::{FrameSlot, SocketCall, SocketId};
 use crate::stage::sockets::headers::{self, TcpFields};
+use crate::stage::sockets::output::{Delivery, SmallFrame, SocketOutput};
 use crate::wire::tcp;
 
 impl TcpFlow {

@@ -2,7 +2,8 @@
 
 use super::flow::{TcpFlow, TcpState};
 use crate::base::time::Span;
-use crate::stage::sockets::calls::{SocketCall, SocketOutput};
+use crate::stage::sockets::calls::SocketCall;
+use crate::stage::sockets::output::SocketOutput;
 use crate::stage::sockets::shared::Shared;
 
 /// What a flow waits for.

@@ -38,13 +38,12 @@ use crate::base::limits::{
 };
 use crate::base::time::{Span, Time};
 use crate::packet::parse::L3_OFFSET;
-use crate::packet::{Csum, DropReason, FlowKey, Fragment, FrameMut, Gso, Parsed, Scope};
-use crate::stage::sockets::calls::{
-    Delivery, FrameSlot, SockAddr, SocketCall, SocketError, SocketEvent, SocketId, SocketKind,
-    SocketOutput, Via,
-};
+use crate::packet::{Csum, DropReason, FlowKey, Fragment, FrameMut, Gso, Parsed};
+use crate::stage::sockets::calls::{FrameSlot, SockAddr, SocketCall, SocketId, SocketKind, Via};
+use crate::stage::sockets::events::{SocketError, SocketEvent};
 use crate::stage::sockets::forbidden::Forbidden;
 use crate::stage::sockets::headers::{self, Link, Quote};
+use crate::stage::sockets::output::{Delivery, SocketOutput};
 use crate::stage::sockets::shared::{Inside, Shared};
 use crate::stage::sockets::slab::Slab;
 use crate::wire::addr::Addr;
@@ -187,7 +186,7 @@ impl UdpFlows {
         out: &mut SocketOutput,
     ) -> Result<(), DropReason> {
         let payload = read(parsed, inside.assembled, frame, slot)?;
-        let key = FlowKey::new(parsed, inside.domain, Scope::Routed);
+        let key = inside.key;
         if self.clients.answer(&key, payload, shared.now, out) {
             return Ok(());
         }

@@ -6,7 +6,7 @@ use crate::base::hash::Seed;
 use crate::base::ids::{DomainId, PortId};
 use crate::base::limits::SOCKET_UDP_REMOTES_MAX;
 use crate::base::time::{Span, Time};
-use crate::packet::{DropReason, FrameBatch, Gso, Offload, PacketBuf, Parsed};
+use crate::packet::{DropReason, FlowKey, FrameBatch, Gso, Offload, PacketBuf, Parsed, Scope};
 use crate::stage::sockets::headers;
 use crate::stage::sockets::testing::{self, GATEWAY, INSIDE};
 use crate::stage::sockets::*;
@@ -47,7 +47,7 @@ impl Rig {
         let gateway = if self.inside.is_v4() { "172.17.0.1" } else { "fd00::1" };
         let inside = Inside {
             port: PortId(3),
-            domain: DomainId(1),
+            key: FlowKey::new(&parsed, DomainId(1), Scope::Routed),
             mtu: 1500,
             gateway: Some(addr(gateway)),
             redirect: self.redirect,

@@ -1,17 +1,18 @@
 //! Ends that come between a question and its answer.
 
+use super::published::publication;
 use super::*;
 
 #[test]
 fn a_container_that_goes_while_a_client_is_being_accepted_leaves_nothing_behind() {
     let mut rig = Rig::new(true);
-    rig.flows.publish_tcp(published(&rig));
+    rig.flows.publish_tcp(publication(&rig));
     rig.event(SocketEvent::Incoming { listener: ListenerId(9) });
     let calls = rig.calls();
     let [SocketCall::Accept { socket, .. }] = calls[..] else { panic!("{calls:?}") };
     rig.flows.remove_port(rig.now, PortId(3), &mut rig.out);
     rig.flows.unpublish(ListenerId(9));
-    rig.flows.publish_tcp(published(&rig));
+    rig.flows.publish_tcp(publication(&rig));
     rig.calls();
     let peer = SockAddr { addr: rig.outside.0, port: rig.outside.1 };
     rig.event(SocketEvent::Accepted { socket, client: peer, local: peer, room: ROOM });
