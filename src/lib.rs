@@ -10,6 +10,7 @@ pub mod datapath;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod io;
+pub mod observe;
 pub mod packet;
 pub mod stage;
 pub mod wire;

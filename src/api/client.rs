@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use hyper::body::Bytes;
 use hyper::{Method, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -10,9 +11,9 @@ use super::http::{self, HttpError, Lines, Reply};
 use super::paths::RuntimeDir;
 use super::types::{NetworkQuery, StopRequest, UnpublishQuery};
 use crate::control::model::{
-    Deleted, EndpointInfo, ErrorBody, EventInfo, FdbView, FlowQuery, FlowView, NeighbourView,
-    NetworkInfo, NetworkSpec, NetworkUpdate, PublicationInfo, PublishRequest, PublishSpec,
-    StatsInfo, StatusInfo, TraceQuery, UplinkInfo, UplinkSpec,
+    CaptureSpec, Deleted, EndpointInfo, ErrorBody, EventInfo, FdbView, FlowQuery, FlowView,
+    NeighbourView, NetworkInfo, NetworkSpec, NetworkUpdate, PublicationInfo, PublishRequest,
+    PublishSpec, StatsInfo, StatusInfo, TraceQuery, UplinkInfo, UplinkSpec,
 };
 use crate::datapath::inspect::{FlowCount, RouteInfo, TraceReport};
 
@@ -224,6 +225,17 @@ impl Client {
         }
         let body = lines.next().transpose()?.unwrap_or_default();
         Err(problem(status, body.as_bytes()))
+    }
+
+    /// Copies of frames as they pass, in the form that was asked for.
+    pub fn capture(&self, spec: &CaptureSpec) -> Result<impl Iterator<Item = Result<Bytes>>> {
+        let body = serde_json::to_vec(spec).unwrap_or_default();
+        let (status, mut chunks) = http::stream(&self.socket, "/v1/capture", body)?;
+        if status.is_success() {
+            return Ok(chunks.map(|chunk| chunk.map_err(Into::into)));
+        }
+        let body = chunks.next().transpose()?.unwrap_or_default();
+        Err(problem(status, &body))
     }
 
     /// Flows by state.

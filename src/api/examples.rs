@@ -9,15 +9,17 @@ use serde_json::Value;
 use super::types::StopRequest;
 use crate::base::ids::{NetworkId, PortId, PublicationId, UplinkId};
 use crate::control::model::{
-    Deleted, EndpointInfo, EndpointState, ErrorBody, ErrorCode, EventInfo, EventKind, FdbView,
-    FlowEventView, FlowView, NamespaceId, NeighbourView, NetworkInfo, NetworkSpec, NetworkUpdate,
-    PacketSpec, PortRange, PortView, Proto, PublicationInfo, PublishRequest, PublishSpec,
-    StatsInfo, StatusInfo, SubnetInfo, TraceQuery, UplinkInfo, UplinkKind, UplinkSpec,
+    CaptureSide, CaptureSpec, Deleted, EndpointInfo, EndpointState, ErrorBody, ErrorCode,
+    EventInfo, EventKind, FdbView, FlowEventView, FlowView, NamespaceId, NeighbourView,
+    NetworkInfo, NetworkSpec, NetworkUpdate, PacketSpec, PortRange, PortView, Proto,
+    PublicationInfo, PublishRequest, PublishSpec, StatsInfo, StatusInfo, SubnetInfo, TraceQuery,
+    UplinkInfo, UplinkKind, UplinkSpec,
 };
 use crate::datapath::inspect::{
     FlowCount, FlowEnd, FlowHappening, FlowInfo, PortStats, RouteInfo, TraceReport, TraceStep,
     WorkerStats,
 };
+use crate::observe::capture::{Form, FrameView};
 use crate::stage::flow::{Binding, Filtering};
 use crate::wire::mac::Mac;
 
@@ -35,6 +37,7 @@ pub(super) struct Example {
 #[rustfmt::skip]
 pub(super) fn all() -> Vec<Example> {
     vec![
+        request("CaptureSpec", &[], &capture()),
         answer("Deleted", &Deleted { count: 1 }),
         answer("EndpointInfo", &endpoint()),
         answer("ErrorBody", &error()),
@@ -43,6 +46,7 @@ pub(super) fn all() -> Vec<Example> {
         answer("FlowCount", &FlowCount { state: text("tcp-established"), flows: 12, timeout_ms: 7_440_000 }),
         answer("FlowEventView", &flow_event()),
         answer("FlowView", &flow()),
+        answer("FrameView", &FrameView { time_ns: 1_767_225_600_000_000_000, port: text("web"), side: text("ingress"), length: 60, summary: text("TCP 10.20.0.2:40000 -> 10.30.0.2:80 [S]"), drop: Some(text("network-isolated")) }),
         answer("NeighbourView", &NeighbourView { port: text("lan"), addr: ip("192.0.2.1"), mac: Some(MAC), state: text("reachable") }),
         answer("NetworkInfo", &network()),
         request("NetworkSpec", &["name"], &network_spec()),
@@ -58,6 +62,19 @@ pub(super) fn all() -> Vec<Example> {
         answer("UplinkInfo", &uplink()),
         request("UplinkSpec", &["name", "kind"], &UplinkSpec { name: text("lan"), kind: packet() }),
     ]
+}
+
+fn capture() -> CaptureSpec {
+    CaptureSpec {
+        ports: vec![text("web")],
+        drops: true,
+        side: Some(CaptureSide::Ingress),
+        snap: Some(128),
+        count: Some(10),
+        segments: false,
+        filter: vec![(6, 0, 0, 262_144)],
+        form: Form::Lines,
+    }
 }
 
 const MAC: Mac = Mac([0x02, 0x42, 0x0a, 0x14, 0, 2]);

@@ -88,6 +88,43 @@ pub(super) fn lines(socket: &Path, target: &str) -> Result<(StatusCode, Lines), 
     Ok((status, Lines { runtime, body: response.into_body(), buffer: Vec::new() }))
 }
 
+/// Makes a request whose answer is read as it comes.
+pub(super) fn stream(
+    socket: &Path,
+    target: &str,
+    body: Vec<u8>,
+) -> Result<(StatusCode, Chunks), HttpError> {
+    let runtime = runtime()?;
+    let response = runtime.block_on(send(socket, Method::POST, target, Some(body)))?;
+    let status = response.status();
+    Ok((status, Chunks { runtime, body: response.into_body() }))
+}
+
+/// An answer without an end, in pieces of any length.
+#[derive(Debug)]
+pub(super) struct Chunks {
+    runtime: Runtime,
+    body: Incoming,
+}
+
+impl Iterator for Chunks {
+    type Item = Result<Bytes, HttpError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            match self.runtime.block_on(self.body.frame())? {
+                Ok(frame) => {
+                    // Trailers have nothing to say.
+                    if let Ok(data) = frame.into_data() {
+                        return Some(Ok(data));
+                    }
+                }
+                Err(error) => return Some(Err(HttpError::Broken(error))),
+            }
+        }
+    }
+}
+
 /// An answer without an end, in lines.
 #[derive(Debug)]
 pub struct Lines {

@@ -2,6 +2,7 @@
 //! client is synchronous and serves the command line and the adapters.
 
 mod body;
+mod capture;
 pub mod client;
 mod examples;
 mod http;

@@ -13,7 +13,8 @@ use super::body::{Body, Query};
 use super::server::{Problem, Service};
 use super::types::{EventsQuery, ForceQuery, NetworkQuery, StopRequest, UnpublishQuery};
 use crate::control::model::{
-    Deleted, FlowQuery, NetworkSpec, NetworkUpdate, PublishRequest, TraceQuery, UplinkSpec,
+    CaptureSpec, Deleted, FlowQuery, NetworkSpec, NetworkUpdate, PublishRequest, TraceQuery,
+    UplinkSpec,
 };
 use crate::control::{Control, ControlError};
 
@@ -71,6 +72,7 @@ pub(super) fn all() -> Vec<Route> {
         route("GET", "/v1/routes", "List routes", None, Some("RouteInfo[]"), get(routes)),
         route("GET", "/v1/stats", "Counters of ports and workers", None, Some("StatsInfo"), get(stats)),
         route("POST", "/v1/trace", "Which way a packet would go", Some("TraceQuery"), Some("TraceReport"), post(trace)),
+        route("POST", "/v1/capture", "Copies of frames as they pass, in pcapng or one JSON object a line", Some("CaptureSpec"), Some("FrameView"), post(capture)),
         with_query(&["follow"], route("GET", "/v1/events", "What happened, one JSON object a line", None, Some("EventInfo"), get(events))),
         route("GET", "/openapi.json", "This description", None, None, get(openapi)),
     ]
@@ -230,6 +232,10 @@ async fn routes(State(service): State<Service>) -> Answer {
 
 async fn stats(State(service): State<Service>) -> Answer {
     ask(service, |control| control.stats()).await
+}
+
+async fn capture(State(service): State<Service>, Body(spec): Body<CaptureSpec>) -> Answer {
+    service.capture(spec).await
 }
 
 async fn trace(State(service): State<Service>, Body(query): Body<TraceQuery>) -> Answer {

@@ -21,8 +21,9 @@ use super::routes;
 use super::types::StopRequest;
 use crate::attach::server::Access;
 use crate::base::limits::API_BODY_MAX;
-use crate::control::model::{ErrorBody, ErrorCode, FlowQuery};
+use crate::control::model::{CaptureSpec, ErrorBody, ErrorCode, FlowQuery};
 use crate::control::{Control, ControlError};
+use crate::observe::capture::Form;
 
 /// Threads on which control is asked. It is behind one lock, so more would only wait for it.
 const BLOCKING_THREADS: usize = 4;
@@ -222,6 +223,21 @@ impl Service {
         Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::new(body)).into_response())
     }
 
+    /// A stream of captured frames.
+    pub(super) async fn capture(&self, spec: CaptureSpec) -> Result<Response, Problem> {
+        let form = match spec.form {
+            Form::Pcapng => "application/vnd.tcpdump.pcap",
+            Form::Lines => "application/x-ndjson",
+        };
+        let body = super::capture::start(self, spec).await?;
+        Ok(([(header::CONTENT_TYPE, form)], Body::new(body)).into_response())
+    }
+
+    /// Control, for a thread that may wait for it.
+    pub(super) fn control(&self) -> Arc<Mutex<Control>> {
+        Arc::clone(&self.control)
+    }
+
     /// Completes when the daemon is to end.
     pub(super) fn stopping(&self) -> watch::Receiver<Option<StopRequest>> {
         self.handle.stop.subscribe()
@@ -244,6 +260,11 @@ impl Problem {
             _ => ErrorCode::Invalid,
         };
         Self { status, body: ErrorBody { code, message: message.into(), hint: None } }
+    }
+
+    /// The daemon cannot.
+    pub(super) fn internal(message: impl fmt::Display) -> Self {
+        Self::status(StatusCode::INTERNAL_SERVER_ERROR, format!("{message}"))
     }
 
     /// The request makes no sense.

@@ -18,13 +18,13 @@ use crate::control::model::{EventInfo, FlowQuery};
 /// How often workers are asked what happened to flows.
 const FLOWS_ASKED_EVERY: Duration = Duration::from_millis(200);
 
-/// Lines until the sender is gone.
+/// Bytes until the sender is gone.
 #[derive(Debug)]
-pub(super) struct EventLines(mpsc::Receiver<Bytes>);
+pub(super) struct ByteStream(pub(super) mpsc::Receiver<Bytes>);
 
 /// Without `follow` the events that are kept; with it those that come, until the daemon ends. A
 /// reader that is too slow misses some, and sees it by their numbers.
-pub(super) async fn events(service: &Service, follow: bool) -> Result<EventLines, Problem> {
+pub(super) async fn events(service: &Service, follow: bool) -> Result<ByteStream, Problem> {
     let (lines, receiver) = mpsc::channel(if follow { 1 } else { EVENTS_KEPT });
     if !follow {
         let kept = service.with_control(|control| Ok(control.events(0))).await?;
@@ -32,7 +32,7 @@ pub(super) async fn events(service: &Service, follow: bool) -> Result<EventLines
             // There is room for all that are kept.
             let _ = lines.try_send(line(event));
         }
-        return Ok(EventLines(receiver));
+        return Ok(ByteStream(receiver));
     }
     let (sender, mut happened) = mpsc::channel(EVENTS_QUEUED_MAX);
     service
@@ -57,7 +57,7 @@ pub(super) async fn events(service: &Service, follow: bool) -> Result<EventLines
             }
         }
     });
-    Ok(EventLines(receiver))
+    Ok(ByteStream(receiver))
 }
 
 /// Beginnings and ends of flows until the reader or the daemon goes. Workers are asked a few times a
@@ -65,7 +65,7 @@ pub(super) async fn events(service: &Service, follow: bool) -> Result<EventLines
 pub(super) async fn flow_events(
     service: &Service,
     query: FlowQuery,
-) -> Result<EventLines, Problem> {
+) -> Result<ByteStream, Problem> {
     let (lines, receiver) = mpsc::channel(1);
     let asked = query.clone();
     let first = service.with_control(move |control| control.flow_events(&asked, None)).await?;
@@ -92,7 +92,7 @@ pub(super) async fn flow_events(
             }
         }
     });
-    Ok(EventLines(receiver))
+    Ok(ByteStream(receiver))
 }
 
 fn line(event: &impl Serialize) -> Bytes {
@@ -101,7 +101,7 @@ fn line(event: &impl Serialize) -> Bytes {
     line.into()
 }
 
-impl Body for EventLines {
+impl Body for ByteStream {
     type Data = Bytes;
     type Error = Infallible;
 

@@ -202,6 +202,14 @@ pub const SOCKET_REFUSALS_PER_SECOND: u64 = 1_000;
 pub const ENDPOINTS_MAX: usize = 16_384;
 /// Worker threads; more than cores never help, and each has its own flow table.
 pub const WORKERS_MAX: usize = 64;
+/// Captures that go on at one time, each with its blocks on the way to its reader.
+pub const CAPTURES_MAX: usize = 4;
+/// Bytes of copies after which a block is handed to the reader; with a batch more it is whole.
+pub const CAPTURE_BLOCK_BYTES: usize = 256 * 1024;
+/// Frames of a block, since small ones cost more for what is noted than for their bytes.
+pub const CAPTURE_BLOCK_FRAMES: usize = 2_048;
+/// Blocks on their way to a reader: some 8 MB, a hundredth of a second of bulk.
+pub const CAPTURE_BLOCKS_MAX: usize = 32;
 /// Events kept for readers that come later or are slow.
 pub const EVENTS_KEPT: usize = 1_024;
 /// Names, labels and aliases of one endpoint, so that one record stays small.

@@ -23,6 +23,12 @@ pub(crate) fn timestamp(ms: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
 }
 
+/// Nanoseconds since 1970, in the same form.
+pub(crate) fn timestamp_ns(ns: u64) -> String {
+    let to_ms = timestamp(ns / 1_000_000);
+    format!("{}{:06}Z", to_ms.trim_end_matches('Z'), ns % 1_000_000)
+}
+
 /// Bytes in binary units, three significant digits: `1.5 KiB`.
 #[allow(clippy::cast_precision_loss, reason = "for showing only")]
 pub(crate) fn bytes(count: u64) -> String {

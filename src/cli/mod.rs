@@ -4,6 +4,7 @@
 //! `output`.
 
 mod attach;
+mod capture;
 mod daemon;
 mod demo;
 mod doctor;
@@ -95,6 +96,8 @@ enum Command {
     Stats(stats::Stats),
     /// Show what happened, or follow what happens
     Events(events::Events),
+    /// Copy frames as they pass: for Wireshark, or a line for each
+    Capture(capture::Capture),
     /// Show which way a packet would go, and why it would be dropped
     Trace(trace::Trace),
     /// Show how the daemon is
@@ -158,6 +161,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Routes(format) => tables::routes(global, format),
         Command::Stats(args) => stats::run(global, &args),
         Command::Events(args) => events::run(global, &args),
+        Command::Capture(args) => capture::run(global, &args),
         Command::Trace(args) => trace::run(global, args),
         Command::Status(format) => status::run(global, format),
         Command::Doctor(format) => doctor::run(global, format),

@@ -10,6 +10,7 @@
 //! attach thread and the thread that reads the workers' notices.
 
 mod attaching;
+pub mod capture;
 mod compile;
 pub mod config;
 mod endpoints;
@@ -43,6 +44,7 @@ pub mod workers;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::Weak;
 
 use self::config::{Config, Paths};
 pub use self::error::ControlError;
@@ -98,6 +100,8 @@ pub struct Control {
     host_addrs: Vec<IpAddr>,
     listeners: Listeners,
     resolvers: Vec<IpAddr>,
+    /// Captures that go on.
+    captures: Vec<Weak<()>>,
 }
 
 impl Control {
@@ -114,6 +118,7 @@ impl Control {
             host_addrs: Vec::new(),
             listeners: Listeners::default(),
             resolvers: Vec::new(),
+            captures: Vec::new(),
         };
         control.tune();
         control.restore()?;

@@ -14,6 +14,7 @@ mod configure;
 mod counters;
 pub mod decide;
 mod discovery;
+mod drops;
 mod egress;
 mod errors;
 mod fast;
@@ -85,6 +86,7 @@ pub struct Datapath {
     next_cut: u32,
     leases: HashMap<UplinkId, Lease>,
     counters: Vec<PortCounters>,
+    batch_drops: drops::BatchDrops,
     totals: counters::Totals,
     sockets: SocketFlows,
     names: Names,
@@ -125,6 +127,7 @@ impl Datapath {
             next_cut: seed.hash([0x6375_7421]) as u32,
             leases: HashMap::new(),
             counters: Vec::new(),
+            batch_drops: drops::BatchDrops::default(),
             totals: counters::Totals::default(),
             sockets: SocketFlows::new(seed),
             names: Names::new(seed),
@@ -305,6 +308,7 @@ impl Datapath {
 
     fn drop_frame(&mut self, port: PortId, reason: DropReason) {
         self.port_counters(port).drop(reason);
+        self.batch_drops.note(reason);
     }
 
     fn port_counters(&mut self, port: PortId) -> &mut PortCounters {

@@ -66,7 +66,9 @@ impl Datapath {
         let counters = self.port_counters(ingress);
         counters.rx_frames += batch.len() as u64;
         counters.rx_bytes += batch.lens().sum::<usize>() as u64;
+        self.batch_drops.begin();
         self.process(now, ingress, batch, out);
+        self.batch_drops.end();
         if !self.whole.is_empty() {
             self.send_whole(now, batch, out);
         }
@@ -81,7 +83,10 @@ impl Datapath {
         out: &mut Output,
     ) {
         let Some(entry) = self.tables.entry(ingress) else {
-            (0..batch.len()).for_each(|_| self.drop_frame(ingress, DropReason::PortGone));
+            for index in 0..batch.len() {
+                self.batch_drops.at(index);
+                self.drop_frame(ingress, DropReason::PortGone);
+            }
             return;
         };
         let way = Way {
@@ -96,6 +101,7 @@ impl Datapath {
         self.read(&way, batch, slots);
         let mut hits = 0;
         for (index, slot) in slots.iter().enumerate() {
+            self.batch_drops.at(index);
             match slot.verdict {
                 Ok(()) if self.fast(now, &way, slot, index, batch, out) => hits += 1,
                 Ok(()) => {

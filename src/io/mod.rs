@@ -26,6 +26,7 @@ pub mod netfilter;
 pub mod netlink;
 pub mod netns;
 pub mod packet;
+pub mod pcap_filter;
 pub mod poller;
 pub mod probe;
 pub mod process;

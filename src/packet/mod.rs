@@ -6,6 +6,7 @@
 //! passes from one TAP to another unsplit and unsummed.
 
 mod batch;
+pub mod bpf;
 mod buf;
 mod drop_reason;
 pub mod finish;

@@ -30,6 +30,12 @@ impl Clock {
         Time(1_000_000_000 + self.origin.elapsed().as_nanos() as u64)
     }
 
+    /// What to add to a time of this clock to get nanoseconds since 1970.
+    pub fn epoch(&self) -> u64 {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
+        unix.saturating_sub(self.now().0)
+    }
+
     /// Seconds since 1970, for records that people read.
     pub fn unix_seconds() -> u64 {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 
+use super::capture::{CaptureRequest, Reader};
 use crate::base::ids::{PortId, UplinkId};
 use crate::config::Delta;
 use crate::datapath::Lan;
@@ -40,6 +41,8 @@ pub enum Command {
     Retarget(Range<u32>, Arc<Target>),
     /// Close such a socket.
     RemoveListener(ListenerId),
+    /// Copy frames to a reader, as long as there is one.
+    Capture(Box<CaptureRequest>, Reader),
     /// A question.
     Query(Query, Sender<Answer>),
     /// End.

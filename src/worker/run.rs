@@ -6,6 +6,7 @@
 
 use crossbeam_channel::{Receiver, Sender};
 
+use super::capture::Captures;
 use super::down::DownPorts;
 use super::ports::{Device, Drained, PortIo, Written};
 use super::sockets::Sockets;
@@ -48,6 +49,7 @@ pub(super) struct Loop {
     batch: FrameBatch,
     out: Output,
     sockets: Sockets,
+    captures: Captures,
     wakeups: u64,
     /// When timers are looked at next.
     timers_at: Time,
@@ -76,6 +78,7 @@ impl Loop {
             batch: FrameBatch::new(),
             out: Output::default(),
             sockets: Sockets::new(),
+            captures: Captures::new(),
             wakeups: 0,
             timers_at: Time::ZERO,
             stop: false,
@@ -103,6 +106,9 @@ impl Loop {
 
     fn poll(&mut self) -> std::io::Result<()> {
         let busy = !self.ready.is_empty() || self.sockets.has_unread();
+        if !busy && self.captures.is_on() {
+            self.captures.flush();
+        }
         let timeout = if busy { Some(Span::ZERO) } else { self.idle_time() };
         self.poller.wait(timeout, &mut self.events)?;
         self.wakeups += 1;
@@ -196,7 +202,7 @@ impl Loop {
             self.datapath.count_drop(id, reason);
         }
         if !self.batch.is_empty() {
-            self.datapath.frames(now, id, &mut self.batch, &mut self.out);
+            self.process(now, id);
             self.datapath.flush_sockets(now, &mut self.out);
             self.flush(now);
         }
@@ -208,30 +214,41 @@ impl Loop {
         drained == Drained::Full
     }
 
-    /// Writes what the data path wants to leave, and does what it wants of sockets.
-    fn flush(&mut self, now: Time) {
-        self.write_frames();
-        if !self.out.sockets.is_empty() {
-            let Self { sockets, datapath, poller, batch, out, ports, .. } = self;
-            sockets.work(now, datapath, poller, batch, out, |id, frame| {
-                let Some(port) = port_of(ports, id) else {
-                    return Written::Refused(DropReason::PortDown);
-                };
-                port.write(frame)
-            });
-            self.write_frames();
+    /// Hands the batch to the data path, and to those who look on.
+    fn process(&mut self, now: Time, id: PortId) {
+        let watched = self.captures.is_on();
+        self.datapath.note_drops(watched);
+        if watched {
+            self.captures.ingress(now, id, &self.batch);
+        }
+        self.datapath.frames(now, id, &mut self.batch, &mut self.out);
+        if watched {
+            self.captures.dropped(self.datapath.noted_drops());
         }
     }
 
-    fn write_frames(&mut self) {
+    /// Writes what the data path wants to leave, and does what it wants of sockets.
+    fn flush(&mut self, now: Time) {
+        self.write_frames(now);
+        if !self.out.sockets.is_empty() {
+            let Self { sockets, datapath, poller, batch, out, ports, captures, .. } = self;
+            sockets.work(now, datapath, poller, batch, out, |id, frame| {
+                write(ports, captures, now, id, frame)
+            });
+            self.write_frames(now);
+        }
+    }
+
+    fn write_frames(&mut self, now: Time) {
+        let Self { ports, captures, batch, .. } = self;
         for OutFrame { port: id, frame } in self.out.frames.drain(..) {
-            let Some(port) = port_of(&mut self.ports, id) else {
-                self.datapath.count_drop(id, DropReason::PortDown);
-                continue;
-            };
             let written = match frame {
-                FrameRef::Batch(at) => port.write(self.batch.with_vnet_header(usize::from(at))),
-                FrameRef::Owned(mut owned) => port.write(owned.with_vnet_header()),
+                FrameRef::Batch(at) => {
+                    write(ports, captures, now, id, batch.with_vnet_header(usize::from(at)))
+                }
+                FrameRef::Owned(mut owned) => {
+                    write(ports, captures, now, id, owned.with_vnet_header())
+                }
             };
             match written {
                 Written::Sent => {}
@@ -312,6 +329,9 @@ impl Loop {
                     self.sockets.remove(&self.poller, id);
                     self.datapath.drop_listener(id);
                 }
+                Command::Capture(request, reader) => {
+                    self.captures.add(*request, reader, self.clock.epoch());
+                }
                 Command::Query(query, reply) => {
                     // Whoever asked may have given up waiting.
                     let _ = reply.send(self.answer(query));
@@ -380,6 +400,30 @@ impl Loop {
 #[inline]
 fn port_of(ports: &mut [Option<PortIo>], id: PortId) -> Option<&mut PortIo> {
     ports.get_mut(usize::from(id.0))?.as_mut()
+}
+
+/// Writes a frame with its header to a port, for those who look on, too.
+#[inline]
+fn write(
+    ports: &mut [Option<PortIo>],
+    captures: &mut Captures,
+    now: Time,
+    id: PortId,
+    frame: &[u8],
+) -> Written {
+    let written = match port_of(ports, id) {
+        Some(port) => port.write(frame),
+        None => Written::Refused(DropReason::PortDown),
+    };
+    if captures.is_on() {
+        let drop = match written {
+            Written::Sent | Written::Full => None,
+            Written::Refused(reason) => Some(reason),
+            Written::Dead => Some(DropReason::PortGone),
+        };
+        captures.egress(now, id, frame, drop);
+    }
+    written
 }
 
 fn notice(event: Event) -> Notice {

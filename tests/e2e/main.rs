@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "what a test waits for takes real time")]
 
 mod attach;
+mod capture;
 mod commands;
 mod control;
 mod crowd;

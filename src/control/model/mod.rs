@@ -2,6 +2,7 @@
 //! file's networks and uplinks, and what the store keeps. One set of types for all four, so that what
 //! is asked for, kept and shown cannot drift apart. Requests refuse fields they do not know.
 
+mod capture;
 mod endpoint;
 mod network;
 mod status;
@@ -9,6 +10,7 @@ mod uplink;
 mod views;
 
 pub use super::publish_spec::{PortRange, Proto, PublishSpec, PublishSpecError};
+pub use capture::{CaptureSide, CaptureSpec};
 pub use endpoint::{EndpointInfo, EndpointState, NamespaceId, PublicationInfo, PublishRequest};
 pub use network::{NetworkInfo, NetworkSpec, NetworkUpdate, SubnetInfo};
 pub use status::{ErrorBody, ErrorCode, EventInfo, EventKind, StatusInfo};

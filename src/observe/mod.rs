@@ -1,0 +1,4 @@
+//! Layer 8: what the switch does, in forms that other programs read.
+
+pub mod capture;
+pub mod pcapng;
