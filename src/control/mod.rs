@@ -25,6 +25,7 @@ pub mod model;
 mod names;
 pub mod netstate;
 mod networks;
+mod nodes;
 mod numbers;
 pub mod outside;
 mod publications;
@@ -52,6 +53,7 @@ use self::events::Events;
 pub use self::events::Listener;
 use self::listeners::Listeners;
 use self::model::{EventInfo, EventKind, StatusInfo};
+use self::nodes::Nodes;
 use self::outside::{Dataplane, Host, Keeper};
 use self::state::State;
 use self::store::Store;
@@ -99,6 +101,7 @@ pub struct Control {
     started_ms: u64,
     host_addrs: Vec<IpAddr>,
     listeners: Listeners,
+    nodes: Nodes,
     resolvers: Vec<IpAddr>,
     /// Captures that go on.
     captures: Vec<Weak<()>>,
@@ -117,6 +120,7 @@ impl Control {
             started_ms,
             host_addrs: Vec::new(),
             listeners: Listeners::default(),
+            nodes: Nodes::default(),
             resolvers: Vec::new(),
             captures: Vec::new(),
         };

@@ -5,6 +5,7 @@
 mod capture;
 mod endpoint;
 mod network;
+mod node;
 mod status;
 mod uplink;
 mod views;
@@ -13,6 +14,7 @@ pub use super::publish_spec::{PortRange, Proto, PublishSpec, PublishSpecError};
 pub use capture::{CaptureSide, CaptureSpec};
 pub use endpoint::{EndpointInfo, EndpointState, NamespaceId, PublicationInfo, PublishRequest};
 pub use network::{NetworkInfo, NetworkSpec, NetworkUpdate, SubnetInfo};
+pub use node::{NodeSpec, PeerSpec, PeerView};
 pub use status::{ErrorBody, ErrorCode, EventInfo, EventKind, StatusInfo};
 pub use uplink::{PacketSpec, SharedInfo, UplinkInfo, UplinkKind, UplinkSpec};
 pub use views::{
