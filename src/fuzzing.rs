@@ -23,7 +23,7 @@ pub const TARGETS: &[Target] = &[
     ("sockets", crate::stage::sockets::fuzz::fuzz),
     ("datapath", crate::datapath::fuzz::fuzz),
     ("dns", crate::stage::dns::fuzz::fuzz),
-    ("tunnel", crate::stage::tunnel::fuzz::fuzz),
+    ("cluster", crate::control::cluster::fuzz::fuzz),
 ];
 
 /// Options of TCP and NDP, and checksums, over arbitrary bytes.

@@ -12,8 +12,9 @@ use super::paths::RuntimeDir;
 use super::types::{NetworkQuery, StopRequest, UnpublishQuery};
 use crate::control::model::{
     CaptureSpec, Deleted, EndpointInfo, ErrorBody, EventInfo, FdbView, FlowQuery, FlowView,
-    NeighbourView, NetworkInfo, NetworkSpec, NetworkUpdate, PublicationInfo, PublishRequest,
-    PublishSpec, StatsInfo, StatusInfo, TraceQuery, UplinkInfo, UplinkSpec,
+    NeighbourView, NetworkInfo, NetworkSpec, NetworkUpdate, NodeEndpoint, NodeInfo, NodeRemoved,
+    PublicationInfo, PublishRequest, PublishSpec, StatsInfo, StatusInfo, TraceQuery, UplinkInfo,
+    UplinkSpec,
 };
 use crate::datapath::inspect::{FlowCount, RouteInfo, TraceReport};
 
@@ -143,6 +144,26 @@ impl Client {
     /// The endpoints of one container, one for each network it is on.
     pub fn endpoint(&self, name: &str) -> Result<Vec<EndpointInfo>> {
         self.get(&format!("/v1/endpoints/{}", encode(name)))
+    }
+
+    /// All nodes of the cluster.
+    pub fn nodes(&self) -> Result<Vec<NodeInfo>> {
+        self.get("/v1/nodes")
+    }
+
+    /// One node.
+    pub fn node(&self, name: &str) -> Result<NodeInfo> {
+        self.get(&format!("/v1/nodes/{}", encode(name)))
+    }
+
+    /// Removes a silent node, or the daemon's own.
+    pub fn remove_node(&self, name: &str) -> Result<NodeRemoved> {
+        self.reply(Method::DELETE, &format!("/v1/nodes/{}", encode(name)), NOTHING)
+    }
+
+    /// The endpoints of all nodes.
+    pub fn node_endpoints(&self) -> Result<Vec<NodeEndpoint>> {
+        self.get("/v1/cluster/endpoints")
     }
 
     /// Detaches a container from one network or from all.

@@ -11,9 +11,9 @@ use crate::base::ids::{NetworkId, PortId, PublicationId, UplinkId};
 use crate::control::model::{
     CaptureSide, CaptureSpec, Deleted, EndpointInfo, EndpointState, ErrorBody, ErrorCode,
     EventInfo, EventKind, FdbView, FlowEventView, FlowView, NamespaceId, NeighbourView,
-    NetworkInfo, NetworkSpec, NetworkUpdate, PacketSpec, PortRange, PortView, Proto,
-    PublicationInfo, PublishRequest, PublishSpec, StatsInfo, StatusInfo, SubnetInfo, TraceQuery,
-    UplinkInfo, UplinkKind, UplinkSpec,
+    NetworkInfo, NetworkSpec, NetworkUpdate, NodeEndpoint, NodeInfo, NodeRemoved, NodeState,
+    PacketSpec, PortRange, PortView, Proto, PublicationInfo, PublishRequest, PublishSpec,
+    StatsInfo, StatusInfo, SubnetInfo, TraceQuery, UplinkInfo, UplinkKind, UplinkSpec,
 };
 use crate::datapath::inspect::{
     FlowCount, FlowEnd, FlowHappening, FlowInfo, PortStats, RouteInfo, TraceReport, TraceStep,
@@ -51,6 +51,9 @@ pub(super) fn all() -> Vec<Example> {
         answer("NetworkInfo", &network()),
         request("NetworkSpec", &["name"], &network_spec()),
         request("NetworkUpdate", &[], &network_update()),
+        answer("NodeEndpoint", &NodeEndpoint { node: text("b"), state: NodeState::Alive, id: text("00c0ffee00c0ffee"), name: text("web"), network: text("cluster"), addresses: vec![ip("10.244.2.2")], mac: MAC, labels: BTreeMap::new() }),
+        answer("NodeInfo", &NodeInfo { name: text("b"), this: false, state: NodeState::Alive, subnets: vec![net("10.244.2.0/24")], addresses: vec![ip("192.0.2.7")], endpoints: 3, program: Some(text("0.1.0")), since_ms: Some(1_790_000_000_000), notes: vec![] }),
+        answer("NodeRemoved", &NodeRemoved { name: text("b"), subnets: vec![net("10.244.2.0/24")], quarantine_secs: 300 }),
         answer("PublicationInfo", &publication()),
         request("PublishRequest", &["publish"], &PublishRequest { publish: vec![publish_spec()] }),
         answer("RouteInfo", &RouteInfo { dst: text("0.0.0.0/0"), via: Some(ip("192.0.2.1")), to: text("lan") }),

@@ -16,7 +16,7 @@ use crate::control::model::{
     CaptureSpec, Deleted, FlowQuery, NetworkSpec, NetworkUpdate, PublishRequest, TraceQuery,
     UplinkSpec,
 };
-use crate::control::{Control, ControlError};
+use crate::control::{Control, ControlError, removal_failed};
 
 /// One route.
 pub(super) struct Route {
@@ -62,6 +62,10 @@ pub(super) fn all() -> Vec<Route> {
         with_query(&["network"], route("DELETE", "/v1/endpoints/{name}", "Detach a container", None, Some("EndpointInfo[]"), delete(detach))),
         with_query(&["network"], route("POST", "/v1/endpoints/{name}/publications", "Publish ports of a container", Some("PublishRequest"), Some("PublicationInfo[]"), post(publish))),
         with_query(&["spec", "network"], route("DELETE", "/v1/endpoints/{name}/publications", "Take published ports back", None, Some("PublicationInfo[]"), delete(unpublish))),
+        route("GET", "/v1/nodes", "List the nodes of the cluster", None, Some("NodeInfo[]"), get(nodes)),
+        route("GET", "/v1/nodes/{name}", "Show a node", None, Some("NodeInfo"), get(node)),
+        route("DELETE", "/v1/nodes/{name}", "Remove a silent node, or this one", None, Some("NodeRemoved"), delete(remove_node)),
+        route("GET", "/v1/cluster/endpoints", "List the endpoints of all nodes", None, Some("NodeEndpoint[]"), get(node_endpoints)),
         route("GET", "/v1/publications", "List published ports", None, Some("PublicationInfo[]"), get(publications)),
         with_query(FLOW_FILTERS, route("GET", "/v1/flows", "List tracked flows", None, Some("FlowView[]"), get(flows))),
         with_query(FLOW_FILTERS, route("DELETE", "/v1/flows", "Forget flows", None, Some("Deleted"), delete(flush_flows))),
@@ -196,6 +200,33 @@ async fn unpublish(
     let spec = query.spec.parse().map_err(Problem::invalid)?;
     let network = query.network;
     ask(service, move |control| control.unpublish(&name, network.as_deref(), &[spec])).await
+}
+
+async fn nodes(State(service): State<Service>) -> Answer {
+    ask(service, |control| control.nodes()).await
+}
+
+async fn node(State(service): State<Service>, Path(name): Path<String>) -> Answer {
+    ask(service, move |control| control.node(&name)).await
+}
+
+async fn node_endpoints(State(service): State<Service>) -> Answer {
+    ask(service, |control| control.node_endpoints()).await
+}
+
+/// Waits for the cluster's store, and that without control, which others need meanwhile.
+async fn remove_node(State(service): State<Service>, Path(name): Path<String>) -> Answer {
+    let asked = name.clone();
+    let cluster = service.with_control(move |control| {
+        control.check_removal(&asked)?;
+        control.cluster()
+    });
+    let cluster = cluster.await?;
+    let removal = tokio::task::spawn_blocking(move || {
+        cluster.remove(&name).map_err(|error| removal_failed(&name, &error))
+    });
+    let removed = removal.await.map_err(|_| Problem::failed())??;
+    ask(service, move |control| control.node_removed(&removed)).await
 }
 
 async fn publications(State(service): State<Service>) -> Answer {

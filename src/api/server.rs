@@ -199,10 +199,7 @@ impl Service {
         });
         match asked.await {
             Ok(answer) => answer.map_err(Problem::from),
-            Err(_) => Err(Problem::status(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "the daemon failed to answer; its log says why",
-            )),
+            Err(_) => Err(Problem::failed()),
         }
     }
 
@@ -265,6 +262,12 @@ impl Problem {
     /// The daemon cannot.
     pub(super) fn internal(message: impl fmt::Display) -> Self {
         Self::status(StatusCode::INTERNAL_SERVER_ERROR, format!("{message}"))
+    }
+
+    /// What should have answered panicked.
+    pub(super) fn failed() -> Self {
+        let words = "the daemon failed to answer; its log says why";
+        Self::status(StatusCode::INTERNAL_SERVER_ERROR, words)
     }
 
     /// The request makes no sense.

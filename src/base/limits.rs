@@ -157,10 +157,6 @@ pub const SOCKET_UDP_TRAIN_MAX: u32 = 63;
 pub const SOCKET_UDP_TRAIN_BYTES_MAX: u32 = 65_000;
 /// Datagrams of one socket received in a row before others have their turn: some 50 µs.
 pub const SOCKET_RECEIVE_TURN: usize = 128;
-/// Datagrams of one train to another node: 64 before Linux 6.9, and 63 leaves room for its header.
-pub const TUNNEL_TRAIN_MAX: u32 = 63;
-/// Bytes of one such train: below the largest UDP payload of both families (65,507 and 65,527).
-pub const TUNNEL_TRAIN_BYTES_MAX: u32 = 65_000;
 /// Names asked of the host's resolvers at one time, per worker; each takes a descriptor or two.
 pub const NAMES_ASKED_MAX: usize = 512;
 /// Queries of one port that wait for an answer, so that one container's flood leaves the others theirs.
@@ -222,6 +218,22 @@ pub const LABELS_MAX: usize = 256;
 pub const NAME_MAX: usize = 63;
 /// Bytes of a label's key or value.
 pub const LABEL_BYTES_MAX: usize = 4_096;
+/// Nodes of one cluster that a node keeps routes to.
+pub const CLUSTER_NODES_MAX: usize = 8_192;
+/// Endpoints of the whole cluster that a node keeps: at some 500 bytes each, 128 MB if all are there.
+pub const CLUSTER_ENDPOINTS_MAX: usize = 262_144;
+/// Subnets that a cluster network is cut into: more nodes than that none keeps.
+pub const CLUSTER_SUBNETS_MAX: u32 = 65_536;
+/// Bytes of one record of the cluster's store (etcd's own bound for a request is 1.5 MB).
+pub const CLUSTER_RECORD_BYTES_MAX: usize = 32 * 1024;
+/// Changes of one transaction (etcd's default bound is 128).
+pub const CLUSTER_OPS_MAX: usize = 64;
+/// Keys of the cluster's store that cannot be read and are told of.
+pub const CLUSTER_FAULTS_MAX: usize = 256;
+/// Bytes of one answer of the cluster's store; a page of a list is the longest.
+pub const CLUSTER_ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Keys of one page of a list.
+pub const CLUSTER_PAGE: usize = 1_000;
 
 const _: () = assert!(BATCH_BYTES_MAX >= FRAME_MAX + HEADROOM);
 const _: () = assert!(NETWORKS_MAX < 0x7fff && UPLINKS_MAX <= 0x8000);

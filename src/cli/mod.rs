@@ -19,6 +19,7 @@ mod human;
 mod join;
 mod names;
 mod network;
+mod node;
 mod options;
 mod output;
 mod ps;
@@ -68,7 +69,7 @@ enum Command {
     /// Take a container off its networks
     Detach(attach::Detach),
     /// List containers and their endpoints
-    Ps(Format),
+    Ps(ps::Ps),
     /// Show containers in full, as JSON
     Inspect(ps::Inspect),
     /// Make, change, list and remove networks
@@ -77,6 +78,9 @@ enum Command {
     /// Make, list and remove ways out of the switch
     #[command(subcommand, visible_alias = "uplinks")]
     Uplink(uplink::Command),
+    /// List, show and remove the nodes of the cluster
+    #[command(subcommand, visible_alias = "nodes")]
+    Node(node::Command),
     /// Publish ports of a container on the host's addresses
     Publish(publish::Publish),
     /// Take published ports back
@@ -148,10 +152,11 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Stop(args) => exec::stop(global, &args),
         Command::Attach(args) => attach::attach(global, &args),
         Command::Detach(args) => attach::detach(global, &args),
-        Command::Ps(format) => ps::ps(global, format),
+        Command::Ps(args) => ps::ps(global, args),
         Command::Inspect(args) => ps::inspect(global, &args),
         Command::Network(command) => network::run(global, command),
         Command::Uplink(command) => uplink::run(global, command),
+        Command::Node(command) => node::run(global, command),
         Command::Publish(args) => publish::publish(global, args),
         Command::Unpublish(args) => publish::unpublish(global, &args),
         Command::Port(args) => publish::port(global, &args),

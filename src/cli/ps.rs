@@ -18,8 +18,22 @@ pub(crate) struct Inspect {
     address: bool,
 }
 
+/// `wharf ps`
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Ps {
+    /// Those of all nodes of the cluster
+    #[arg(long)]
+    all_nodes: bool,
+    #[command(flatten)]
+    format: Format,
+}
+
 /// Runs `wharf ps`.
-pub(crate) fn ps(global: &Global, format: Format) -> Outcome {
+pub(crate) fn ps(global: &Global, args: Ps) -> Outcome {
+    let format = args.format;
+    if args.all_nodes {
+        return super::node::ps(global, format);
+    }
     let endpoints = global.client().endpoints()?;
     listing(format.json, &endpoints, || endpoints_table(&endpoints))
 }

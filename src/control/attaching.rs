@@ -192,6 +192,7 @@ impl Control {
             .map(|(network, endpoint)| compile::endpoint(&network.record, endpoint));
         self.send_deltas(delta.into_iter().collect());
         self.send_name(record, true);
+        self.tell_nodes(record, true);
     }
 
     fn reply(&self, record: &EndpointRecord) -> Result<Attached, ControlError> {

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::cluster::ClusterConfig;
 use super::ipam::pools::{Pool, docker_pools};
-use super::model::{NetworkSpec, NodeSpec, PeerSpec, PortRange, UplinkSpec};
+use super::model::{NetworkSpec, PortRange, UplinkSpec};
 use super::tuning::FlowTimeouts;
 use crate::base::limits;
 
@@ -34,6 +35,8 @@ pub struct Config {
     /// Whether TCP connections that began before the daemon are followed from their middle on (true, if
     /// this is not given), so that they survive its restart.
     pub pick_up: Option<bool>,
+    /// The cluster this node is part of.
+    pub cluster: Option<ClusterConfig>,
     /// Address pools; Docker's by default.
     #[serde(rename = "pool")]
     pub pools: Vec<Pool>,
@@ -43,11 +46,6 @@ pub struct Config {
     /// Networks that shall exist.
     #[serde(rename = "network")]
     pub networks: Vec<NetworkSpec>,
-    /// This node's end of the tunnels to other nodes.
-    pub node: Option<NodeSpec>,
-    /// Other nodes.
-    #[serde(rename = "peer")]
-    pub peers: Vec<PeerSpec>,
 }
 
 /// Bounds that can be set lower (or, for flows, higher) than they are.
@@ -164,8 +162,8 @@ impl Config {
             pool.check().map_err(|e| format!("`pool`: {e}"))?;
         }
         self.timeouts.check()?;
+        self.cluster.as_ref().map_or(Ok(()), ClusterConfig::check)?;
         no_twins("network", self.networks.iter().map(|n| &n.name))?;
-        no_twins("peer", self.peers.iter().map(|p| &p.name))?;
         no_twins("uplink", self.uplinks.iter().map(|u| &u.name))
     }
 }

@@ -68,6 +68,7 @@ impl Control {
         self.unplug(id, record.port);
         self.retarget(&record.name);
         self.send_name(&record, false);
+        self.tell_nodes(&record, false);
         let network = self.state.network_name(record.network).to_owned();
         let text = format!("{} detached: {reason}", record.name);
         self.event(kind, Some(&network), Some(&record.name), text);

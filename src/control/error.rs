@@ -120,6 +120,9 @@ pub enum ControlError {
     /// The workers do not answer.
     #[error("{0}")]
     Dataplane(#[from] DataplaneError),
+    /// The cluster's store does not answer.
+    #[error("{0}")]
+    Cluster(String),
     /// The kernel gives no randomness, or the like.
     #[error("{0}")]
     System(#[from] std::io::Error),
@@ -153,7 +156,7 @@ impl ControlError {
             Self::Host(HostError::Failed(_)) | Self::System(_) => ErrorCode::System,
             Self::Listen(error) => listen_code(error),
             Self::Store(_) => ErrorCode::Store,
-            Self::Dataplane(_) => ErrorCode::Unavailable,
+            Self::Dataplane(_) | Self::Cluster(_) => ErrorCode::Unavailable,
         }
     }
 
@@ -166,6 +169,7 @@ impl ControlError {
             Self::NotFound { kind, .. } => match *kind {
                 "network" => "`wharf network ls` lists them",
                 "uplink" => "`wharf uplink ls` lists them",
+                "node" => "`wharf node ls` lists them",
                 "publication" => "`wharf port` lists them",
                 _ => "`wharf ps` lists them",
             },
@@ -181,6 +185,7 @@ impl ControlError {
             Self::NoPortFree { .. } => {
                 "unpublish some, or widen `publish_ports` in the config file"
             }
+            Self::Cluster(_) => "`wharf status` says how the cluster's store is",
             _ => return None,
         };
         Some(text.to_owned())

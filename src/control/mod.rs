@@ -11,6 +11,7 @@
 
 mod attaching;
 pub mod capture;
+pub mod cluster;
 mod compile;
 pub mod config;
 mod endpoints;
@@ -19,13 +20,13 @@ mod events;
 mod host_port;
 mod host_ports;
 pub mod ipam;
+mod joining;
 pub mod keeper;
 mod listeners;
 pub mod model;
 mod names;
 pub mod netstate;
 mod networks;
-mod nodes;
 mod numbers;
 pub mod outside;
 mod publications;
@@ -51,9 +52,9 @@ use self::config::{Config, Paths};
 pub use self::error::ControlError;
 use self::events::Events;
 pub use self::events::Listener;
+pub use self::joining::removal_failed;
 use self::listeners::Listeners;
 use self::model::{EventInfo, EventKind, StatusInfo};
-use self::nodes::Nodes;
 use self::outside::{Dataplane, Host, Keeper};
 use self::state::State;
 use self::store::Store;
@@ -101,10 +102,10 @@ pub struct Control {
     started_ms: u64,
     host_addrs: Vec<IpAddr>,
     listeners: Listeners,
-    nodes: Nodes,
     resolvers: Vec<IpAddr>,
     /// Captures that go on.
     captures: Vec<Weak<()>>,
+    joined: Option<joining::Joined>,
 }
 
 impl Control {
@@ -120,9 +121,9 @@ impl Control {
             started_ms,
             host_addrs: Vec::new(),
             listeners: Listeners::default(),
-            nodes: Nodes::default(),
             resolvers: Vec::new(),
             captures: Vec::new(),
+            joined: None,
         };
         control.tune();
         control.restore()?;
@@ -170,6 +171,7 @@ impl Control {
             }
         }
         notes.extend(self.listeners.failures().map(|(_, text)| text.clone()));
+        notes.extend(self.cluster_notes());
         notes
     }
 

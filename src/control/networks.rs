@@ -128,6 +128,16 @@ impl Control {
 
     /// Removes a network; with `force` also what is on it.
     pub fn remove_network(&mut self, name: &str, force: bool) -> Result<(), ControlError> {
+        self.check_not_cluster_s(name)?;
+        self.remove_any_network(name, force)
+    }
+
+    /// The same, also of the cluster's.
+    pub(super) fn remove_any_network(
+        &mut self,
+        name: &str,
+        force: bool,
+    ) -> Result<(), ControlError> {
         let network = self.state.network(name);
         let id = network.ok_or_else(|| ControlError::not_found("network", name))?.record.id;
         let members: Vec<String> = self.state.members(id).map(|e| e.record.id.clone()).collect();
@@ -237,9 +247,7 @@ impl Control {
         spec: &NetworkSpec,
         subnets: &[(IpNet, IpAddr)],
     ) -> Result<u16, ControlError> {
-        let tunnel = self.tunnel_mtu(subnets);
-        let usual = self.settings.config.mtu.unwrap_or(MTU);
-        let mtu = spec.mtu.unwrap_or_else(|| tunnel.map_or(usual, |tunnel| usual.min(tunnel)));
+        let mtu = spec.mtu.or(self.settings.config.mtu).unwrap_or(MTU);
         let v6 = subnets.iter().any(|(net, _)| net.addr().is_ipv6());
         let least = if v6 { MTU_MIN_V6 } else { MTU_MIN };
         if mtu >= least {

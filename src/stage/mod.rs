@@ -9,4 +9,3 @@ pub mod respond;
 pub mod route;
 pub mod service;
 pub mod sockets;
-pub mod tunnel;

@@ -5,13 +5,12 @@
 //! batch of each ready port in turn, and writes what leaves.
 
 pub mod capture;
-mod clock;
+pub mod clock;
 pub mod command;
 mod down;
 mod ports;
 mod run;
 mod sockets;
-mod tunnels;
 
 use std::io;
 use std::thread::JoinHandle;

@@ -24,7 +24,6 @@ mod lease;
 mod modes;
 mod names;
 mod nat;
-mod nodes;
 mod packet_uplink;
 mod packets;
 mod paths;

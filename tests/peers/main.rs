@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod api;
+mod cluster;
 mod pasta;
 mod podman;
 mod rootlesskit;

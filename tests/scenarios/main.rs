@@ -14,7 +14,6 @@ mod lease;
 mod malformed;
 mod masquerade;
 mod names;
-mod nodes;
 #[path = "../common/packets.rs"]
 mod packets;
 mod protocols;

@@ -9,6 +9,7 @@
 
 pub(super) mod attaching;
 mod background;
+mod cluster;
 mod dataplane;
 mod idle;
 pub(super) mod log;
@@ -279,6 +280,7 @@ fn serve(global: &Global, args: &Daemon) -> Outcome {
         tracing::warn!(%error, "cannot raise the limit of open files");
     }
     let control = start_control(config, paths, &dir)?;
+    cluster::join(&control)?;
 
     let group = group_id(GROUP);
     let access = Access { owner: rustix::process::geteuid().as_raw(), group };

@@ -3,18 +3,18 @@
 //! is asked for, kept and shown cannot drift apart. Requests refuse fields they do not know.
 
 mod capture;
+mod cluster;
 mod endpoint;
 mod network;
-mod node;
 mod status;
 mod uplink;
 mod views;
 
 pub use super::publish_spec::{PortRange, Proto, PublishSpec, PublishSpecError};
 pub use capture::{CaptureSide, CaptureSpec};
+pub use cluster::{NodeEndpoint, NodeInfo, NodeRemoved, NodeState};
 pub use endpoint::{EndpointInfo, EndpointState, NamespaceId, PublicationInfo, PublishRequest};
 pub use network::{NetworkInfo, NetworkSpec, NetworkUpdate, SubnetInfo};
-pub use node::{NodeSpec, PeerSpec, PeerView};
 pub use status::{ErrorBody, ErrorCode, EventInfo, EventKind, StatusInfo};
 pub use uplink::{PacketSpec, SharedInfo, UplinkInfo, UplinkKind, UplinkSpec};
 pub use views::{

@@ -56,6 +56,10 @@ pub enum EventKind {
     PortLost,
     WorkerFailed,
     FlowsRefused,
+    NodeJoined,
+    NodeLost,
+    NodeRemoved,
+    ClusterTrouble,
 }
 
 /// Something that happened.

@@ -4,6 +4,7 @@
 //! the disk when `write` returns. Control validates first, then writes here, then tells the workers: a
 //! daemon that dies in between comes back with what it had promised.
 
+pub mod etcd;
 pub mod memory;
 pub mod record;
 pub mod redb;
