@@ -1,5 +1,6 @@
 //! Wharf: a userspace virtual switch and router for containers.
 
+pub mod adapters;
 pub mod api;
 pub mod attach;
 pub mod base;

@@ -112,6 +112,28 @@ pub fn attach_over(
     Ok(Attachment { attached, warnings })
 }
 
+/// Makes a link named as in `request` in this process's own namespace and attaches it. Somebody else moves it
+/// to where it belongs and gives it addresses, so it only gets what he does not know of: MAC, MTU, queue.
+pub fn attach_link(socket: &Path, mut request: AttachRequest) -> Result<Attached, AttachError> {
+    let connection = Connection::connect(socket)?;
+    connection.set_patience(ATTACH_PATIENCE)?;
+    let hello = greet(&connection)?;
+    request.version = VERSION;
+    let here = NetNs::current()?;
+    // In the namespace that moved links come from, a staging one would be one move more for nothing.
+    let taps = Tap::open(&request.ifname, hello.queues)?;
+    let mut netlink = Netlink::open()?;
+    let made = netlink.link(&request.ifname)?;
+    let mut link =
+        NewLink { target: &here, index: made.index, mac: made.mac, taps, finished: false };
+    let attached = negotiate(&connection, &request, &link.taps)?;
+    netlink.set_mac(link.index, attached.mac)?;
+    netlink.set_mtu(link.index, attached.mtu)?;
+    netlink.set_txqueuelen(link.index, attached.txqueuelen)?;
+    link.finished = true;
+    Ok(attached)
+}
+
 /// Gives a container whose TAP is lost, because no descriptor of it was kept, a new one that looks
 /// the same. For a daemon that has the right to do so. The descriptors, and what could not be done.
 pub fn reattach(

@@ -7,6 +7,7 @@ mod attach;
 mod capture;
 mod daemon;
 mod demo;
+mod docker_plugin;
 mod doctor;
 mod dropin;
 mod events;
@@ -116,6 +117,8 @@ enum Command {
     /// Serve a namespace as pasta does, with its options; also when called by that name
     #[command(disable_help_flag = true)]
     Pasta(dropin::Words),
+    /// Serve Docker's networks of the driver `wharf`
+    DockerPlugin(docker_plugin::DockerPlugin),
     /// Keep containers' interfaces while there is no daemon; started by it
     Holder(holder::Holder),
     /// Print a completion script
@@ -173,6 +176,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Demo(args) => demo::run(global, &args),
         Command::Slirp(words) => Ok(dropin::Role::Slirp.run(&words.words)),
         Command::Pasta(words) => Ok(dropin::Role::Pasta.run(&words.words)),
+        Command::DockerPlugin(args) => docker_plugin::run(global, &args),
         Command::Holder(args) => holder::run(global, &args),
         Command::Completions(args) => generate::completions(&args),
         Command::Man(args) => generate::man(global, &args),

@@ -30,20 +30,25 @@ pub struct SystemHost {
     pub sharing: Sharing,
 }
 
+/// Ranges to which the calling thread's namespace has routes, with a word on each.
+pub fn host_routes() -> Result<Vec<Claim>, HostError> {
+    let mut netlink = Netlink::open()?;
+    let names: BTreeMap<u32, String> =
+        netlink.links()?.into_iter().map(|link| (link.index, link.name)).collect();
+    let claim = |route: crate::io::netlink::Route| {
+        let name = route.index.and_then(|index| names.get(&index));
+        let holder = match name {
+            Some(name) => format!("a route of the host, via {name}"),
+            None => "a route of the host".to_owned(),
+        };
+        Claim { net: route.destination, holder }
+    };
+    Ok(netlink.routes()?.into_iter().map(claim).collect())
+}
+
 impl Host for SystemHost {
     fn routes(&self) -> Result<Vec<Claim>, HostError> {
-        let mut netlink = Netlink::open()?;
-        let names: BTreeMap<u32, String> =
-            netlink.links()?.into_iter().map(|link| (link.index, link.name)).collect();
-        let claim = |route: crate::io::netlink::Route| {
-            let name = route.index.and_then(|index| names.get(&index));
-            let holder = match name {
-                Some(name) => format!("a route of the host, via {name}"),
-                None => "a route of the host".to_owned(),
-            };
-            Claim { net: route.destination, holder }
-        };
-        Ok(netlink.routes()?.into_iter().map(claim).collect())
+        host_routes()
     }
 
     fn addresses(&self) -> Result<Vec<IpAddr>, HostError> {

@@ -6,6 +6,7 @@
 
 mod api;
 mod cluster;
+mod docker;
 mod pasta;
 mod podman;
 mod rootlesskit;

@@ -1,0 +1,4 @@
+//! Layer 11: other programs' requests, turned into requests to Wharf's own API and attach protocol.
+//! What they want to hear is known here and nowhere else.
+
+pub mod docker;
