@@ -24,6 +24,7 @@ pub const TARGETS: &[Target] = &[
     ("datapath", crate::datapath::fuzz::fuzz),
     ("dns", crate::stage::dns::fuzz::fuzz),
     ("cluster", crate::control::cluster::fuzz::fuzz),
+    ("docker", crate::adapters::docker::fuzz::fuzz),
 ];
 
 /// Options of TCP and NDP, and checksums, over arbitrary bytes.

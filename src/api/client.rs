@@ -11,10 +11,10 @@ use super::http::{self, HttpError, Lines, Reply};
 use super::paths::RuntimeDir;
 use super::types::{NetworkQuery, StopRequest, UnpublishQuery};
 use crate::control::model::{
-    CaptureSpec, Deleted, EndpointInfo, ErrorBody, EventInfo, FdbView, FlowQuery, FlowView,
-    NeighbourView, NetworkInfo, NetworkSpec, NetworkUpdate, NodeEndpoint, NodeInfo, NodeRemoved,
-    PublicationInfo, PublishRequest, PublishSpec, StatsInfo, StatusInfo, TraceQuery, UplinkInfo,
-    UplinkSpec,
+    CaptureSpec, Deleted, EndpointInfo, EndpointUpdate, ErrorBody, EventInfo, FdbView, FlowQuery,
+    FlowView, NeighbourView, NetworkInfo, NetworkSpec, NetworkUpdate, NodeEndpoint, NodeInfo,
+    NodeRemoved, PublicationInfo, PublishRequest, PublishSpec, StatsInfo, StatusInfo, TraceQuery,
+    UplinkInfo, UplinkSpec,
 };
 use crate::datapath::inspect::{FlowCount, RouteInfo, TraceReport};
 
@@ -170,6 +170,15 @@ impl Client {
     pub fn detach(&self, name: &str, network: Option<&str>) -> Result<Vec<EndpointInfo>> {
         let query = query_string(&NetworkQuery { network: network.map(ToOwned::to_owned) });
         self.reply(Method::DELETE, &format!("/v1/endpoints/{}{query}", encode(name)), NOTHING)
+    }
+
+    /// Changes name, labels and aliases of a container, on all its networks.
+    pub fn update_endpoint(
+        &self,
+        name: &str,
+        update: &EndpointUpdate,
+    ) -> Result<Vec<EndpointInfo>> {
+        self.send(Method::PATCH, &format!("/v1/endpoints/{}", encode(name)), update)
     }
 
     /// All publications.

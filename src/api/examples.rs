@@ -9,8 +9,8 @@ use serde_json::Value;
 use super::types::StopRequest;
 use crate::base::ids::{NetworkId, PortId, PublicationId, UplinkId};
 use crate::control::model::{
-    CaptureSide, CaptureSpec, Deleted, EndpointInfo, EndpointState, ErrorBody, ErrorCode,
-    EventInfo, EventKind, FdbView, FlowEventView, FlowView, NamespaceId, NeighbourView,
+    CaptureSide, CaptureSpec, Deleted, EndpointInfo, EndpointState, EndpointUpdate, ErrorBody,
+    ErrorCode, EventInfo, EventKind, FdbView, FlowEventView, FlowView, NamespaceId, NeighbourView,
     NetworkInfo, NetworkSpec, NetworkUpdate, NodeEndpoint, NodeInfo, NodeRemoved, NodeState,
     PacketSpec, PortRange, PortView, Proto, PublicationInfo, PublishRequest, PublishSpec,
     StatsInfo, StatusInfo, SubnetInfo, TraceQuery, UplinkInfo, UplinkKind, UplinkSpec,
@@ -40,6 +40,7 @@ pub(super) fn all() -> Vec<Example> {
         request("CaptureSpec", &[], &capture()),
         answer("Deleted", &Deleted { count: 1 }),
         answer("EndpointInfo", &endpoint()),
+        request("EndpointUpdate", &[], &endpoint_update()),
         answer("ErrorBody", &error()),
         answer("EventInfo", &event()),
         answer("FdbView", &FdbView { network: text("blue"), mac: MAC, port: text("web"), fixed: false, age_ms: 1200 }),
@@ -209,6 +210,14 @@ fn network_spec() -> NetworkSpec {
         uplink: Some(text("lan")),
         mtu: Some(1500),
         ..NetworkSpec::named("blue")
+    }
+}
+
+fn endpoint_update() -> EndpointUpdate {
+    EndpointUpdate {
+        name: Some(text("web")),
+        labels: Some(BTreeMap::from([(text("tier"), text("front"))])),
+        aliases: Some(vec![text("www")]),
     }
 }
 

@@ -50,15 +50,15 @@ pub enum HttpError {
 
 /// An answer.
 #[derive(Debug)]
-pub(super) struct Reply {
+pub(crate) struct Reply {
     /// Status code.
-    pub(super) status: StatusCode,
+    pub(crate) status: StatusCode,
     /// Body, whole.
-    pub(super) body: Bytes,
+    pub(crate) body: Bytes,
 }
 
 /// Makes a request and waits for the whole answer. `target` is path and query.
-pub(super) fn call(
+pub(crate) fn call(
     socket: &Path,
     method: Method,
     target: &str,
@@ -81,7 +81,7 @@ pub(super) fn call(
 }
 
 /// Makes a request whose answer is read line by line, as it comes.
-pub(super) fn lines(socket: &Path, target: &str) -> Result<(StatusCode, Lines), HttpError> {
+pub(crate) fn lines(socket: &Path, target: &str) -> Result<(StatusCode, Lines), HttpError> {
     let runtime = runtime()?;
     let response = runtime.block_on(send(socket, Method::GET, target, None))?;
     let status = response.status();

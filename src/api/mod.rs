@@ -5,7 +5,7 @@ mod body;
 mod capture;
 pub mod client;
 mod examples;
-mod http;
+pub(crate) mod http;
 mod listener;
 mod openapi;
 pub mod paths;

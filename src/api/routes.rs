@@ -13,8 +13,8 @@ use super::body::{Body, Query};
 use super::server::{Problem, Service};
 use super::types::{EventsQuery, ForceQuery, NetworkQuery, StopRequest, UnpublishQuery};
 use crate::control::model::{
-    CaptureSpec, Deleted, FlowQuery, NetworkSpec, NetworkUpdate, PublishRequest, TraceQuery,
-    UplinkSpec,
+    CaptureSpec, Deleted, EndpointUpdate, FlowQuery, NetworkSpec, NetworkUpdate, PublishRequest,
+    TraceQuery, UplinkSpec,
 };
 use crate::control::{Control, ControlError, removal_failed};
 
@@ -59,6 +59,7 @@ pub(super) fn all() -> Vec<Route> {
         route("DELETE", "/v1/uplinks/{name}", "Remove an uplink", None, None, delete(remove_uplink)),
         route("GET", "/v1/endpoints", "List endpoints", None, Some("EndpointInfo[]"), get(endpoints)),
         route("GET", "/v1/endpoints/{name}", "Show the endpoints of a container", None, Some("EndpointInfo[]"), get(endpoint)),
+        with_query(&["network"], route("PATCH", "/v1/endpoints/{name}", "Change name, labels and aliases of a container", Some("EndpointUpdate"), Some("EndpointInfo[]"), patch(update_endpoint))),
         with_query(&["network"], route("DELETE", "/v1/endpoints/{name}", "Detach a container", None, Some("EndpointInfo[]"), delete(detach))),
         with_query(&["network"], route("POST", "/v1/endpoints/{name}/publications", "Publish ports of a container", Some("PublishRequest"), Some("PublicationInfo[]"), post(publish))),
         with_query(&["spec", "network"], route("DELETE", "/v1/endpoints/{name}/publications", "Take published ports back", None, Some("PublicationInfo[]"), delete(unpublish))),
@@ -171,6 +172,16 @@ async fn endpoints(State(service): State<Service>) -> Answer {
 
 async fn endpoint(State(service): State<Service>, Path(name): Path<String>) -> Answer {
     ask(service, move |control| control.endpoint(&name)).await
+}
+
+async fn update_endpoint(
+    State(service): State<Service>,
+    Path(name): Path<String>,
+    Query(query): Query<NetworkQuery>,
+    Body(update): Body<EndpointUpdate>,
+) -> Answer {
+    let network = query.network;
+    ask(service, move |control| control.update_endpoint(&name, network.as_deref(), &update)).await
 }
 
 async fn detach(

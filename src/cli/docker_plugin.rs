@@ -1,6 +1,7 @@
 //! `wharf docker-plugin`: Docker's networks of the driver `wharf`.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 
@@ -20,6 +21,9 @@ pub(crate) struct DockerPlugin {
     /// File that remembers Docker's networks; docker.json in the state directory if not given
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
+    /// Docker's socket, to learn names and labels of containers from; nothing but `GET` is sent there
+    #[arg(long, value_name = "PATH")]
+    watch: Option<PathBuf>,
     /// Form of the log on standard error
     #[arg(long, value_name = "FORM", default_value = "text")]
     log: LogFormat,
@@ -32,6 +36,10 @@ pub(crate) fn run(global: &Global, args: &DockerPlugin) -> Outcome {
     let state = state.unwrap_or_else(|| Paths::of_this_user().state_dir.join("docker.json"));
     let plugin = Plugin::open(&global.runtime_dir(), &state)
         .map_err(|error| Failure::new(format!("cannot use {}: {error}", state.display())))?;
+    let plugin = Arc::new(plugin);
+    if let Some(docker) = &args.watch {
+        plugin.watch(docker.clone())?;
+    }
     if let Some(dir) = args.socket.parent() {
         std::fs::create_dir_all(dir)
             .map_err(|error| Failure::new(format!("cannot make {}: {error}", dir.display())))?;

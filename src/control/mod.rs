@@ -34,6 +34,7 @@ pub mod publish_spec;
 mod queries;
 mod random;
 mod reconcile;
+mod relabel;
 mod resolving;
 mod share;
 pub mod sharing;

@@ -152,6 +152,19 @@ impl State {
         self.endpoints.insert(id, EndpointState { record, uso, publications });
     }
 
+    /// Takes in what has changed of an endpoint's record: nothing but its name, labels and aliases.
+    pub(super) fn rename_endpoint(&mut self, record: EndpointRecord) {
+        let Some(endpoint) = self.endpoints.get_mut(&record.id) else { return };
+        if let Some(ids) = self.by_name.get_mut(&endpoint.record.name) {
+            ids.remove(&record.id);
+            if ids.is_empty() {
+                self.by_name.remove(&endpoint.record.name);
+            }
+        }
+        self.by_name.entry(record.name.clone()).or_default().insert(record.id.clone());
+        endpoint.record = record;
+    }
+
     /// Lets an endpoint and all it holds go; its publications must have gone before.
     pub(super) fn remove_endpoint(&mut self, id: &str) -> Option<EndpointRecord> {
         let record = self.endpoints.remove(id)?.record;

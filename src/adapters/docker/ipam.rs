@@ -24,7 +24,7 @@ impl Plugin {
         self.change_pools(|pools| {
             pools.request(&call.address_space, call.pool, call.sub_pool, call.v6, claims)
         })
-        .map(|(id, pool)| Pool { id, pool, data: [].into() })
+        .map(|(id, subnet)| Pool { id, subnet, data: [].into() })
     }
 
     pub(super) fn release_pool(&self, call: &OfPool) -> Result<(), Problem> {

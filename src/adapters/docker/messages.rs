@@ -195,7 +195,8 @@ pub(super) struct Pool {
     #[serde(rename = "PoolID")]
     pub(super) id: String,
     /// The subnet.
-    pub(super) pool: IpNet,
+    #[serde(rename = "Pool")]
+    pub(super) subnet: IpNet,
     /// For the driver's own use.
     pub(super) data: BTreeMap<String, String>,
 }

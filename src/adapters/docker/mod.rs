@@ -7,6 +7,7 @@
 
 mod answer;
 mod driver;
+pub mod fuzz;
 mod ipam;
 mod messages;
 mod options;
@@ -17,10 +18,11 @@ mod state;
 mod switch;
 #[cfg(test)]
 mod tests;
+mod watcher;
 
 use std::io;
-use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use self::state::{State, Store};
 use self::switch::{Daemon, Switch};
@@ -43,6 +45,11 @@ impl Plugin {
         let (store, state) = Store::open(file)?;
         let switch = Box::new(Daemon::new(daemon));
         Ok(Self { switch, store, state: Mutex::new(state) })
+    }
+
+    /// Learns names and labels from the Docker at that socket from now on, whenever it is there.
+    pub fn watch(self: &Arc<Self>, docker: PathBuf) -> io::Result<()> {
+        watcher::start(Arc::clone(self), docker)
     }
 
     /// What a panic left is still worth serving: what matters is written before it is answered.

@@ -157,10 +157,14 @@ impl Pool {
         let within =
             |net: &IpNet| (number(net.network()).max(lowest), number(net.broadcast()).min(highest));
         let (first, last) = within(if gateway { &self.subnet } else { &self.part });
+        let used = self.taken.len() as u64;
+        let full = IpamError::Full { subnet: self.part, used };
+        if first > last {
+            return Err(full); // a part that is the network address alone, say
+        }
         let from = self.next.filter(|_| !gateway).map_or(first, number).clamp(first, last);
         let found = self.free_in(from, last).or_else(|| self.free_in(first, from));
-        let used = self.taken.len() as u64;
-        let addr = to_ip(found.ok_or(IpamError::Full { subnet: self.part, used })?, &self.subnet);
+        let addr = to_ip(found.ok_or(full)?, &self.subnet);
         self.taken.insert(addr);
         if !gateway {
             self.next = number(addr).checked_add(1).map(|n| to_ip(n, &self.subnet));
@@ -271,6 +275,8 @@ mod tests {
         let given: Vec<String> = std::iter::from_fn(|| take(&mut pools, &id, "").ok()).collect();
         assert_eq!(given, ["10.1.2.0/16", "10.1.2.1/16", "10.1.2.2/16", "10.1.2.3/16"]);
         assert_eq!(take(&mut pools, &id, "10.1.7.7").unwrap(), "10.1.7.7/16");
+        let id = ask(&mut pools, "10.4.0.0/16", Some("10.4.0.0/32")).unwrap();
+        assert!(matches!(take(&mut pools, &id, ""), Err(IpamError::Full { .. })));
         assert!(matches!(
             ask(&mut pools, "10.2.0.0/16", Some("10.3.0.0/24")),
             Err(IpamError::Outside { .. })

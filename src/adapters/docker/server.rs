@@ -20,7 +20,7 @@ const MEDIA_TYPE: &str = "application/vnd.docker.plugins.v1.2+json";
 const BLOCKING_THREADS: usize = 4;
 
 /// Answers calls until SIGTERM or SIGINT. `ready` is called when the first one may come.
-pub fn serve(listener: UnixListener, plugin: Plugin, ready: impl FnOnce()) -> io::Result<()> {
+pub fn serve(listener: UnixListener, plugin: Arc<Plugin>, ready: impl FnOnce()) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
@@ -32,7 +32,7 @@ pub fn serve(listener: UnixListener, plugin: Plugin, ready: impl FnOnce()) -> io
         let app = Router::new()
             .fallback(call)
             .layer(DefaultBodyLimit::max(API_BODY_MAX))
-            .with_state(Arc::new(plugin));
+            .with_state(plugin);
         ready();
         // dockerd keeps its connections open, so nobody waits for their end: a call that is being
         // answered is finished by the runtime's own end.

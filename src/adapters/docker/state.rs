@@ -69,7 +69,8 @@ pub(super) struct Membership {
 /// Where it is kept.
 #[derive(Debug)]
 pub(super) struct Store {
-    path: PathBuf,
+    /// None where nothing is to be kept.
+    path: Option<PathBuf>,
 }
 
 impl Store {
@@ -89,19 +90,25 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => State::default(),
             Err(error) => return Err(error),
         };
-        Ok((Self { path: path.to_owned() }, state))
+        Ok((Self { path: Some(path.to_owned()) }, state))
+    }
+
+    /// Keeps nothing.
+    pub(super) const fn nowhere() -> Self {
+        Self { path: None }
     }
 
     /// Writes all of it. Not flushed to the disk: after the machine's own end no container is left, and
     /// filesystems order a rename after the data.
     pub(super) fn write(&self, state: &State) -> Result<(), Problem> {
-        let temporary = self.path.with_extension("new");
+        let Some(path) = &self.path else { return Ok(()) };
+        let temporary = path.with_extension("new");
         let written = || {
             let mut file = File::create(&temporary)?;
             file.write_all(&serde_json::to_vec(state)?)?;
-            std::fs::rename(&temporary, &self.path)
+            std::fs::rename(&temporary, path)
         };
-        written().map_err(|source| Problem::Store { path: self.path.clone(), source })
+        written().map_err(|source| Problem::Store { path: path.clone(), source })
     }
 }
 

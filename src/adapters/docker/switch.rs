@@ -11,7 +11,9 @@ use crate::api::paths::RuntimeDir;
 use crate::attach::client::{AttachError, attach_link};
 use crate::attach::protocol::{AttachRequest, Attached};
 use crate::control::ipam::Claim;
-use crate::control::model::{NetworkSpec, PublicationInfo, PublishRequest, PublishSpec};
+use crate::control::model::{
+    EndpointUpdate, NetworkSpec, PublicationInfo, PublishRequest, PublishSpec,
+};
 use crate::control::netstate::host_routes;
 use crate::io::fdpass::FdPassError;
 use crate::io::netlink::Netlink;
@@ -43,6 +45,8 @@ pub(super) trait Switch: Send + Sync + fmt::Debug {
         endpoint: &str,
         specs: &[PublishSpec],
     ) -> Result<Vec<PublicationInfo>, Problem>;
+    /// Changes what an endpoint is called.
+    fn update_endpoint(&self, endpoint: &str, update: &EndpointUpdate) -> Result<(), Problem>;
     /// Takes a publication back.
     fn unpublish(&self, endpoint: &str, spec: &PublishSpec) -> Result<(), Problem>;
 }
@@ -129,6 +133,10 @@ impl Switch for Daemon {
     ) -> Result<Vec<PublicationInfo>, Problem> {
         let request = PublishRequest { publish: specs.to_vec() };
         self.ask(|client| client.publish(endpoint, None, &request))
+    }
+
+    fn update_endpoint(&self, endpoint: &str, update: &EndpointUpdate) -> Result<(), Problem> {
+        self.ask(|client| client.update_endpoint(endpoint, update)).map(drop)
     }
 
     fn unpublish(&self, endpoint: &str, spec: &PublishSpec) -> Result<(), Problem> {

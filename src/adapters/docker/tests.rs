@@ -11,7 +11,9 @@ use super::{Plugin, State, Store};
 use crate::attach::protocol::{AttachRequest, Attached};
 use crate::base::ids::PublicationId;
 use crate::control::ipam::Claim;
-use crate::control::model::{ErrorCode, NetworkSpec, PortRange, PublicationInfo, PublishSpec};
+use crate::control::model::{
+    EndpointUpdate, ErrorCode, NetworkSpec, PortRange, PublicationInfo, PublishSpec,
+};
 
 const NET: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 const END: &str = "fedcba9876543210fedcba9876543210fedcba9876543210fedcba9876543210";
@@ -127,6 +129,16 @@ impl Switch for Fake {
             let texts = infos.iter().map(|info| (endpoint.to_owned(), info.to_string()));
             world.published.extend(texts);
             Ok(infos)
+        })
+    }
+
+    fn update_endpoint(&self, endpoint: &str, update: &EndpointUpdate) -> Result<(), Problem> {
+        self.world(|world| {
+            let Some(known) = world.endpoints.get_mut(endpoint) else {
+                return Err(refuse(ErrorCode::NotFound, "there is no such endpoint"));
+            };
+            known.name.clone_from(&update.name);
+            Ok(())
         })
     }
 

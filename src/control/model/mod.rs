@@ -13,7 +13,9 @@ mod views;
 pub use super::publish_spec::{PortRange, Proto, PublishSpec, PublishSpecError};
 pub use capture::{CaptureSide, CaptureSpec};
 pub use cluster::{NodeEndpoint, NodeInfo, NodeRemoved, NodeState};
-pub use endpoint::{EndpointInfo, EndpointState, NamespaceId, PublicationInfo, PublishRequest};
+pub use endpoint::{
+    EndpointInfo, EndpointState, EndpointUpdate, NamespaceId, PublicationInfo, PublishRequest,
+};
 pub use network::{NetworkInfo, NetworkSpec, NetworkUpdate, SubnetInfo};
 pub use status::{ErrorBody, ErrorCode, EventInfo, EventKind, StatusInfo};
 pub use uplink::{PacketSpec, SharedInfo, UplinkInfo, UplinkKind, UplinkSpec};

@@ -2,7 +2,7 @@ use super::ErrorCode::{Conflict, Exists, Invalid, NotFound, Unsupported};
 use super::*;
 use crate::attach::protocol::{Refusal, RefusalCode};
 use crate::base::limits::LABELS_MAX;
-use crate::control::model::NetworkUpdate;
+use crate::control::model::{EndpointUpdate, NetworkUpdate};
 use crate::worker::command::Notice;
 
 #[test]
@@ -225,4 +225,36 @@ fn an_attacher_is_told_what_to_do_about_a_refusal() {
     let refusal = Refusal::from(&error);
     assert_eq!(refusal.code, RefusalCode::Conflict);
     assert!(refusal.message.contains("choose another name"), "{}", refusal.message);
+}
+
+#[test]
+fn a_container_is_called_anew_while_it_works() {
+    let (daemon, mut control) = running();
+    let web = attach(&mut control, "1a2b3c4d5e6f");
+    attach(&mut control, "db");
+    let update = |name: &str| EndpointUpdate {
+        name: Some(name.to_owned()),
+        labels: Some([("tier".to_owned(), "front".to_owned())].into()),
+        aliases: Some(vec!["www".to_owned()]),
+    };
+    let error = control.update_endpoint("1a2b3c4d5e6f", None, &update("db")).unwrap_err();
+    assert_eq!(error.body().code, Exists);
+    assert!(error.to_string().contains("10.20.0.3"), "{error}");
+    let error = control.update_endpoint("1a2b3c4d5e6f", None, &update("a b")).unwrap_err();
+    assert_eq!(error.body().code, Invalid);
+    let infos = control.update_endpoint("1a2b3c4d5e6f", None, &update("web")).unwrap();
+    assert_eq!(
+        (infos[0].name.as_str(), infos[0].aliases.as_slice()),
+        ("web", &["www".to_owned()][..])
+    );
+    assert!(control.endpoint("1a2b3c4d5e6f").is_err());
+    assert_eq!(control.endpoint("web").unwrap()[0].id, web.endpoint);
+    assert!(daemon.fake.world().tables.ports().any(|p| &*p.name == "web"));
+    // What is absent stays, also over a restart.
+    control.update_endpoint("web", None, &EndpointUpdate::default()).unwrap();
+    drop(control);
+    let control = daemon.start().unwrap();
+    let again = &control.endpoint("web").unwrap()[0];
+    assert_eq!(again.labels.get("tier").map(String::as_str), Some("front"));
+    assert_eq!(again.addresses, infos[0].addresses);
 }
