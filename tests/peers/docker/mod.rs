@@ -5,4 +5,7 @@
 //! in sight.
 
 mod basic;
+mod ports;
+mod scenarios;
+mod survival;
 mod world;

@@ -12,11 +12,28 @@ const TIMEOUT: &str = "240";
 /// - `inside NAME CMD…`: a command in it
 /// - `remote CMD…`: a command on the remote host, 192.0.2.1 and 2001:db8::1 on the LAN of 192.0.2.7 and
 ///   2001:db8::7
-/// - `tells SPEC`: what a server says to a client of socat's; `server KIND:PORT…`: one that says who asks
+/// - `server KIND:PORT…`: a server of TCP or UDP that says who asks; `tells SPEC`, `asks SPEC`: what one says
+/// - `each SCENARIO`: first with `$kind` bridge, then wharf; `net NAME OPTIONS…`: a network `$kind-NAME`
 ///
 /// The image has nothing but links: programs are the machine's own, read-only.
 const PRELUDE: &str = r#"
-set -u; shopt -s expand_aliases
+set -u
+SERVER='
+import socket, sys, threading
+def name(a): return a[0].removeprefix("::ffff:").encode() + b"\n"
+def tcp(s):
+    s.listen()
+    while True:
+        c, a = s.accept(); c.sendall(name(a)); c.close()
+def udp(s):
+    while True:
+        d, a = s.recvfrom(2048); s.sendto(name(a), a)
+for word in sys.argv[1:]:
+    kind, port = word.split(":")
+    s = socket.socket(socket.AF_INET6, socket.SOCK_STREAM if kind == "TCP" else socket.SOCK_DGRAM)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); s.bind(("::", int(port)))
+    threading.Thread(target=tcp if kind == "TCP" else udp, args=(s,)).start()
+'
 mount --make-rprivate / && mount -t tmpfs wharf-test /run && mkdir -p /run/docker/plugins || exit
 ip link set lo up; mkdir "$DIR/etc"; echo '{}' >"$DIR/etc/daemon.json"
 ip netns add remote && ip link add ext0 type veth peer name ext0 netns remote
@@ -40,11 +57,15 @@ run() { local name=$1; shift; local args=(); while [ "$1" != -- ]; do args+=("$1
   quietly docker run --detach --name "$name" --volume /usr:/usr:ro "${args[@]}" image "$@" ||
     { echo "no container $name" >&2; docker start "$name" >&2; return 1; }; }
 inside() { docker exec "$@"; }
-server() { local spec cmd=; for spec; do
-  cmd+="socat ${spec%%:*}-LISTEN:${spec##*:},reuseaddr,fork SYSTEM:'echo \$SOCAT_PEERADDR' & "; done; echo "$cmd wait"; }
+server() { echo "python3 -c '$SERVER' $*"; }
 tells() { socat -T3 - "$1" </dev/null; }
-asks() { echo | socat -T2 - "$1"; }
+asks() { echo | socat -T1 - "$1"; }
 answers() { [ -n "$(tells "$1" 2>/dev/null)" ]; }
+# One scenario after another on networks of Docker's kernel bridge and of Wharf.
+each() { for kind in bridge wharf; do echo "== $kind"; "$@"; done; }
+net() { local name=$1 ipam=; shift; [ $kind = bridge ] || ipam="--ipam-driver wharf"; count=$((${count:-0} + 1))
+  quietly docker network create -d $kind $ipam --ipv6 --subnet fd00:$count::/64 "$@" $kind-$name; }
+yes_or_no() { if quietly "$@"; then echo yes; else echo no; fi; }
 settle() { start_wharf && start_plugin && start_docker && make_image; }
 make_image() { mkdir -p "$DIR/image"/{usr,proc,sys,dev,etc,tmp,root,run}
   for link in bin sbin lib lib64; do ln -s usr/$link "$DIR/image/$link"; done
