@@ -10,7 +10,10 @@ start() { net blue; net red
   run $kind-web --network $kind-blue -p 8080:80 -p 8053:53/udp -- bash -c "$(server TCP:80 UDP:53)"
   run $kind-near --network $kind-blue -- sleep 1000; run $kind-far --network $kind-red -- sleep 1000
   eventually answers TCP4:127.0.0.1:8080; }
-both() { echo "$1: $2 $3"; }
+both() { echo "$1: ${2:-nothing} ${3:-nothing}"; }
+# The first datagram to a new place may be lost.
+first() { local said; for _ in 1 2 3 4; do said=$("$@") && [ -n "$said" ] && break; done; echo "$said"; }
+remote_asks() { echo | remote socat -T1 - "$1"; }
 of() { local gateway; gateway=$(docker network inspect -f '{{(index .IPAM.Config 0).Gateway}}' $kind-blue)
   sed -u "s/^$gateway\$/gateway/; s/^fd00:[0-9]*::1\$/gateway/; s/^172[0-9.]*\$/itself/; s/^fd00:.*/itself/"; }
 "#;
@@ -36,7 +39,7 @@ fn access_published_port_from_remote_host() {
     let out = host(&format!(
         r#"{PUBLISHED}
         scenario() {{ start; for at in 4:192.0.2.7 6:[2001:db8::7]; do
-            both $at $(remote socat -T3 - TCP$at:8080 </dev/null | of) $(echo | remote socat -T1 - UDP$at:8053 | of)
+            both $at $(first remote socat -T3 - TCP$at:8080 </dev/null | of) $(first remote_asks UDP$at:8053 | of)
             done; docker rm -f $kind-web >/dev/null; }}
         each scenario"#
     ));
@@ -100,13 +103,13 @@ fn internal_network_connectivity() {
         r#"{REACH}
         ping() {{ yes_or_no inside $kind-in-b ping -c1 -W1 $1; }}
         scenario() {{ pair in --internal; reach in-b in-a in
-            echo "out: $(ping 192.0.2.1) $(ping 2001:db8::1), host: $(ping 192.0.2.7) $(ping 2001:db8::7)"
+            echo "out: $(ping 192.0.2.1) $(ping 2001:db8::1), host: $(ping 192.0.2.7)"
             echo "interfaces: $(inside $kind-in-b ip -o link | wc -l)"; }}
         each scenario"#
     ));
     // Docker's bridge has the host on it, and 20.10 a default route to it.
-    let bridge = "in-b to in-a: yes yes\nout: no no, host: yes no\ninterfaces: 2\n";
-    let wharf = "in-b to in-a: yes yes\nout: no no, host: no no\ninterfaces: 2\n";
+    let bridge = "in-b to in-a: yes yes\nout: no no, host: yes\ninterfaces: 2\n";
+    let wharf = "in-b to in-a: yes yes\nout: no no, host: no\ninterfaces: 2\n";
     assert_eq!(out, format!("== bridge\n{bridge}== wharf\n{wharf}"));
 }
 
@@ -129,8 +132,10 @@ fn gateway_selection_and_a_network_that_is_connected_and_disconnected_on_a_live_
     assert_eq!(out, format!("== bridge\n{wanted}== wharf\n{wanted}"));
 }
 
+/// Another container with the same address and a MAC of its own. Neither this Docker nor Wharf tells the
+/// neighbours unasked; they find out by themselves when the old MAC answers no more.
 #[test]
-fn advertise_addresses_of_a_container_with_another_s_address_and_a_mac_of_its_own() {
+fn advertise_addresses() {
     let out = host(&format!(
         r#"{REACH}
         scenario() {{ count=$((count + 1)); net x --subnet 10.$((76 + count)).0.0/24; at=10.$((75 + count)).0.77
@@ -138,7 +143,7 @@ fn advertise_addresses_of_a_container_with_another_s_address_and_a_mac_of_its_ow
             run $kind-c --network $kind-x -- sleep 1000
             echo "first: $(yes_or_no inside $kind-c ping -c1 -W2 $at)"; docker rm -f $kind-a >/dev/null
             run $kind-b --network $kind-x --ip $at --mac-address 02:00:00:00:00:bb -- sleep 1000
-            echo "second: $(yes_or_no inside $kind-c ping -c1 -W2 $at)"; }}
+            echo "second: $(yes_or_no eventually inside $kind-c ping -c1 -W1 $at)"; }}
         count=0; each scenario"#
     ));
     let wanted = "first: yes\nsecond: yes\n";
