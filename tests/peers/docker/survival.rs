@@ -61,7 +61,7 @@ fn without_wharf_s_daemon_a_container_is_refused_in_words_and_nothing_is_left() 
 fn names_and_labels_come_from_docker_s_events() {
     let out = host(
         r#"kill $plugin; wait $plugin; start_plugin --watch /run/docker.sock
-        kind=wharf; net blue; docker network create -d wharf wharf-red >/dev/null
+        kind=wharf; net blue; net red
         run web --network wharf-blue --network-alias www --label tier=front -p 8080:80 -- sleep 1000
         named() { [ "$(wharf ps --json | sed -n 's/.*"name": *"\([^"]*\)".*/\1/p' | sort | tr '\n' ' ')" = "$1" ]; }
         eventually named "web " && echo named; wharf inspect web | grep -c '"tier": "front"'; wharf inspect web | grep -c '"www"'
