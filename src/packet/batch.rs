@@ -202,6 +202,20 @@ impl FrameBatch {
         true
     }
 
+    /// Makes the last frame longer by these bytes; `false` when there is no room, or no frame.
+    #[must_use]
+    pub fn grow_last(&mut self, bytes: &[u8]) -> bool {
+        let Some(slot) = self.slots.last_mut() else { return false };
+        let (end, len) = (slot.range().end, slot.len() + bytes.len());
+        let room = self.arena.get_mut(end..end + bytes.len()).filter(|_| len <= FRAME_MAX);
+        let Some(room) = room else { return false };
+        room.copy_from_slice(bytes);
+        self.used = (end + bytes.len()).next_multiple_of(64);
+        slot.ceiling = self.used.min(self.arena.len()) as u32;
+        slot.len = len as u32;
+        true
+    }
+
     /// Copies an owned frame in; `false` when the batch is full.
     #[must_use]
     pub fn push_owned(&mut self, buf: &PacketBuf) -> bool {

@@ -11,6 +11,7 @@ mod buf;
 mod drop_reason;
 pub mod finish;
 mod key;
+pub mod merge;
 mod offload;
 pub mod parse;
 pub mod rewrite;

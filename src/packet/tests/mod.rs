@@ -3,6 +3,7 @@
 //! A [`Spec`] says what a frame holds; [`Spec::build`] writes it field by field, without the code under
 //! test.
 
+mod merge;
 mod parse;
 mod rewrite;
 mod seeds;
@@ -39,6 +40,8 @@ pub(super) struct Spec {
     pub(super) ttl: u8,
     /// IPv4's identification.
     pub(super) id: u16,
+    /// IPv4's "don't fragment".
+    pub(super) df: bool,
     /// TCP's sequence number.
     pub(super) seq: u32,
     pub(super) l4: L4,
@@ -215,7 +218,8 @@ impl Spec {
         } else {
             let header_len = 20 + self.ip_options * 4;
             let (offset, more) = fragment.unwrap_or((0, false));
-            let flags = (offset / 8) as u16 | if more { 0x2000 } else { 0 };
+            let df = if self.df { 0x4000 } else { 0 };
+            let flags = (offset / 8) as u16 | if more { 0x2000 } else { 0 } | df;
             let mut ip = vec![0x40 | (header_len / 4) as u8, 0x10];
             ip.extend(((header_len + l4.len()) as u16).to_be_bytes());
             ip.extend(self.id.to_be_bytes());
@@ -260,7 +264,20 @@ pub(super) fn spec() -> impl Strategy<Value = Spec> {
         |((mut src, mut dst), (ports, id, seq), (v6, ttl, ip_options, extensions), l4, payload)| {
             // Never a mapped address.
             (src[0], dst[0]) = (0x20, 0xfd);
-            Spec { v6, src, dst, ports, ttl, id, seq, l4, ip_options, extensions, payload }
+            Spec {
+                v6,
+                src,
+                dst,
+                ports,
+                ttl,
+                id,
+                df: false,
+                seq,
+                l4,
+                ip_options,
+                extensions,
+                payload,
+            }
         },
     )
 }
@@ -274,6 +291,7 @@ pub(super) fn example(v6: bool) -> Spec {
         ports: [40000, 80],
         ttl: 64,
         id: 77,
+        df: false,
         seq: 1000,
         l4: L4::Tcp(0x18, vec![1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2]),
         ip_options: 0,
