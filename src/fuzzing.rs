@@ -25,6 +25,7 @@ pub const TARGETS: &[Target] = &[
     ("dns", crate::stage::dns::fuzz::fuzz),
     ("cluster", crate::control::cluster::fuzz::fuzz),
     ("docker", crate::adapters::docker::fuzz::fuzz),
+    ("tunnel", crate::stage::tunnel::fuzz::fuzz),
 ];
 
 /// Options of TCP and NDP, and checksums, over arbitrary bytes.

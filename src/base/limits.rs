@@ -157,6 +157,10 @@ pub const SOCKET_UDP_TRAIN_MAX: u32 = 63;
 pub const SOCKET_UDP_TRAIN_BYTES_MAX: u32 = 65_000;
 /// Datagrams of one socket received in a row before others have their turn: some 50 µs.
 pub const SOCKET_RECEIVE_TURN: usize = 128;
+/// Datagrams of one train to another node: 64 before Linux 6.9, and 63 leaves room for its header.
+pub const TUNNEL_TRAIN_MAX: u32 = 63;
+/// Bytes of one such train: below the largest UDP payload of both families (65,507 and 65,527).
+pub const TUNNEL_TRAIN_BYTES_MAX: u32 = 65_000;
 /// Names asked of the host's resolvers at one time, per worker; each takes a descriptor or two.
 pub const NAMES_ASKED_MAX: usize = 512;
 /// Queries of one port that wait for an answer, so that one container's flood leaves the others theirs.

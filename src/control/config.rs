@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cluster::ClusterConfig;
 use super::ipam::pools::{Pool, docker_pools};
-use super::model::{NetworkSpec, PortRange, UplinkSpec};
+use super::model::{NetworkSpec, NodeSpec, PeerSpec, PortRange, UplinkSpec};
 use super::tuning::FlowTimeouts;
 use crate::base::limits;
 
@@ -46,6 +46,11 @@ pub struct Config {
     /// Networks that shall exist.
     #[serde(rename = "network")]
     pub networks: Vec<NetworkSpec>,
+    /// This node's end of the tunnels to other nodes.
+    pub node: Option<NodeSpec>,
+    /// Other nodes.
+    #[serde(rename = "peer")]
+    pub peers: Vec<PeerSpec>,
 }
 
 /// Bounds that can be set lower (or, for flows, higher) than they are.
@@ -164,6 +169,7 @@ impl Config {
         self.timeouts.check()?;
         self.cluster.as_ref().map_or(Ok(()), ClusterConfig::check)?;
         no_twins("network", self.networks.iter().map(|n| &n.name))?;
+        no_twins("peer", self.peers.iter().map(|p| &p.name))?;
         no_twins("uplink", self.uplinks.iter().map(|u| &u.name))
     }
 }

@@ -27,6 +27,7 @@ pub mod model;
 mod names;
 pub mod netstate;
 mod networks;
+mod nodes;
 mod numbers;
 pub mod outside;
 mod publications;
@@ -56,6 +57,7 @@ pub use self::events::Listener;
 pub use self::joining::removal_failed;
 use self::listeners::Listeners;
 use self::model::{EventInfo, EventKind, StatusInfo};
+use self::nodes::Nodes;
 use self::outside::{Dataplane, Host, Keeper};
 use self::state::State;
 use self::store::Store;
@@ -103,6 +105,7 @@ pub struct Control {
     started_ms: u64,
     host_addrs: Vec<IpAddr>,
     listeners: Listeners,
+    nodes: Nodes,
     resolvers: Vec<IpAddr>,
     /// Captures that go on.
     captures: Vec<Weak<()>>,
@@ -122,6 +125,7 @@ impl Control {
             started_ms,
             host_addrs: Vec::new(),
             listeners: Listeners::default(),
+            nodes: Nodes::default(),
             resolvers: Vec::new(),
             captures: Vec::new(),
             joined: None,

@@ -25,6 +25,11 @@ pub(super) fn check(kind: &'static str, name: &str) -> Result<(), ControlError> 
     ))
 }
 
+/// A name for a node.
+pub(super) fn check_node(name: &str) -> Result<(), ControlError> {
+    check("a node", name)
+}
+
 /// A name for a network: also none of the words that `--network` takes.
 pub(super) fn check_network(name: &str) -> Result<(), ControlError> {
     check("a network", name)?;

@@ -16,6 +16,7 @@ use crate::io::netlink::{AddressOptions, Netlink, NetlinkError};
 use crate::io::packet::{PacketError, PacketSocket};
 use crate::io::sysctl;
 use crate::io::tap::{Tap, TapError};
+use crate::io::tunnel::{self, TunnelSockets};
 use crate::wire::mac::Mac;
 
 /// Frames that wait in the ring of the host's own interface.
@@ -97,6 +98,19 @@ impl Host for SystemHost {
         transport: Transport,
     ) -> Result<Listener, ListenError> {
         Listener::bind(addr, port, transport)
+    }
+
+    fn open_tunnels(
+        &self,
+        addrs: &[IpAddr],
+        port: u16,
+        one_port: bool,
+    ) -> Result<TunnelSockets, ListenError> {
+        TunnelSockets::bind(addrs, port, one_port)
+    }
+
+    fn path_mtu(&self, to: IpAddr, port: u16) -> Option<u16> {
+        tunnel::path_mtu(to, port)
     }
 
     fn make_interface(&self, wanted: &HostInterface) -> Result<Vec<Tap>, HostError> {

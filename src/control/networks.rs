@@ -247,7 +247,9 @@ impl Control {
         spec: &NetworkSpec,
         subnets: &[(IpNet, IpAddr)],
     ) -> Result<u16, ControlError> {
-        let mtu = spec.mtu.or(self.settings.config.mtu).unwrap_or(MTU);
+        let tunnel = self.tunnel_mtu(subnets);
+        let usual = self.settings.config.mtu.unwrap_or(MTU);
+        let mtu = spec.mtu.unwrap_or_else(|| tunnel.map_or(usual, |tunnel| usual.min(tunnel)));
         let v6 = subnets.iter().any(|(net, _)| net.addr().is_ipv6());
         let least = if v6 { MTU_MIN_V6 } else { MTU_MIN };
         if mtu >= least {

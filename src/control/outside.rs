@@ -14,6 +14,7 @@ use crate::io::host_listen::{ListenError, Listener, Transport};
 use crate::io::netfilter::table::Held;
 use crate::io::packet::PacketSocket;
 use crate::io::tap::Tap;
+use crate::io::tunnel::TunnelSockets;
 use crate::wire::mac::Mac;
 use crate::worker::command::{Answer, Command, Query};
 
@@ -107,6 +108,17 @@ pub trait Host: Send + fmt::Debug {
         port: u16,
         transport: Transport,
     ) -> Result<Listener, ListenError>;
+
+    /// Binds the UDP sockets of the tunnels to other nodes.
+    fn open_tunnels(
+        &self,
+        addrs: &[IpAddr],
+        port: u16,
+        one_port: bool,
+    ) -> Result<TunnelSockets, ListenError>;
+
+    /// Size of the largest IP packet that fits the way to another node, as far as the kernel knows it.
+    fn path_mtu(&self, to: IpAddr, port: u16) -> Option<u16>;
 
     /// Makes an interface of the host's own.
     fn make_interface(&self, wanted: &HostInterface) -> Result<Vec<Tap>, HostError>;

@@ -240,7 +240,9 @@ impl Control {
         if let Some(uplink) = uplink {
             return uplink.record.spec.name.clone();
         }
-        self.host_port(port).map_or_else(|| port.to_string(), |(_, ifname)| ifname.to_owned())
+        let node = self.nodes.port_name(port).map(str::to_owned);
+        node.or_else(|| self.host_port(port).map(|(_, ifname)| ifname.to_owned()))
+            .unwrap_or_else(|| port.to_string())
     }
 
     fn port_network(&self, port: PortId) -> String {

@@ -235,6 +235,8 @@ impl Control {
         for spec in &config.uplinks {
             self.ensure_uplink(spec)?;
         }
+        // Before networks, whose MTU rests on it.
+        self.apply_nodes(&config)?;
         for spec in &config.networks {
             self.ensure_network(spec)?;
         }

@@ -57,7 +57,7 @@ impl Control {
             let holder = format!("uplink {}", u.record.spec.name);
             u.nets().into_iter().map(move |net| Claim { net, holder: holder.clone() })
         });
-        networks.chain(uplinks).collect()
+        networks.chain(uplinks).chain(self.nodes.claims()).collect()
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::ids::PortId;
+use crate::base::ids::{PeerId, PortId};
 use crate::wire::mac::Mac;
 
 /// One flow, as listings show it.
@@ -177,6 +177,19 @@ pub struct PortStats {
     pub tx_bytes: u64,
     /// Drops of frames that came from it (or, for egress reasons, were meant for it), by reason.
     pub drops: Vec<(String, u64)>,
+}
+
+/// Another node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PeerInfo {
+    /// Its number.
+    pub id: PeerId,
+    /// Largest IP packet that is sent through the tunnel now.
+    pub mtu: u16,
+    /// How long ago something came from it; nothing ever has without it.
+    pub heard_ms: Option<u64>,
+    /// What passed: frames and bytes without the tunnel's own headers.
+    pub stats: PortStats,
 }
 
 /// Counters of one worker.

@@ -27,7 +27,7 @@ mod journal;
 mod judge;
 mod listing;
 mod names;
-mod nodes;
+pub mod nodes;
 mod output;
 mod pipeline;
 mod send;
@@ -100,6 +100,7 @@ pub struct Datapath {
     held_syns: HeldSyns,
     ip_ids: Identifications,
     journal: Journal,
+    inbound: nodes::Inbound,
     /// Whether TCP connections that began before this daemon are followed from their middle on.
     pick_up: bool,
     /// When somebody was last told that something has run out.
@@ -140,6 +141,7 @@ impl Datapath {
             held_syns: HeldSyns::default(),
             ip_ids: Identifications::new(seed),
             journal: Journal::default(),
+            inbound: nodes::Inbound::default(),
             pick_up: true,
             shortage_told: None,
         }
@@ -159,6 +161,7 @@ impl Datapath {
             }
             Delta::RemovePeer(id) => {
                 if let Some(port) = self.tables.peer(*id).map(|peer| peer.port) {
+                    self.inbound.forget(port);
                     self.forget_port(now, port, out);
                 }
             }

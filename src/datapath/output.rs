@@ -3,6 +3,7 @@
 use crate::base::ids::{PortId, UplinkId};
 use crate::packet::{DropReason, PacketBuf};
 use crate::stage::sockets::SocketOutput;
+use crate::stage::tunnel::TunnelOutput;
 use crate::wire::addr::Addr;
 
 /// A frame on its way out.
@@ -54,6 +55,8 @@ pub struct Output {
     pub events: Vec<Event>,
     /// What the socket uplink wants of the operating system, and its frames for containers.
     pub sockets: SocketOutput,
+    /// Datagrams for other nodes; [`Datapath::flush_tunnels`](super::Datapath::flush_tunnels) makes them.
+    pub tunnels: TunnelOutput,
 }
 
 impl Output {
@@ -62,6 +65,7 @@ impl Output {
         self.frames.clear();
         self.events.clear();
         self.sockets.clear();
+        self.tunnels.clear();
     }
 
     pub(super) fn owned(&mut self, port: PortId, frame: PacketBuf) {

@@ -33,6 +33,11 @@ pub(super) fn prepare(fd: BorrowedFd<'_>, v4: bool, features: Features) {
     if features.udp_gro {
         set(libc::SOL_UDP, libc::UDP_GRO);
     }
+    enlarge_buffers(fd);
+}
+
+/// Gives a socket buffers for bursts.
+pub(super) fn enlarge_buffers(fd: BorrowedFd<'_>) {
     enlarge(fd, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF);
     enlarge(fd, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF);
 }
@@ -141,7 +146,7 @@ pub(super) fn may_fragment(fd: BorrowedFd<'_>, v4: bool, fragment: bool) {
 }
 
 /// What the kernel knows of the narrowest link on the way. It says so of connected sockets only.
-fn path_mtu(to: SockAddr) -> Option<u16> {
+pub(super) fn path_mtu(to: SockAddr) -> Option<u16> {
     let v4 = to.addr.is_v4();
     let fd = calls::socket(v4, libc::SOCK_DGRAM, 0).ok()?;
     calls::connect(fd.as_fd(), &Name::new(to.addr, to.port, v4)).ok()?;

@@ -165,7 +165,7 @@ fn want_local_address(fd: BorrowedFd<'_>, v4: bool) -> io::Result<()> {
     }
 }
 
-fn explain(address: Option<IpAddr>, port: u16, cause: io::Error) -> ListenError {
+pub(super) fn explain(address: Option<IpAddr>, port: u16, cause: io::Error) -> ListenError {
     let address = address.map_or_else(|| "all addresses".to_owned(), |ip| ip.to_string());
     match cause.raw_os_error() {
         Some(libc::EADDRINUSE) => ListenError::InUse { address, port },

@@ -36,4 +36,5 @@ pub mod sandbox;
 pub mod sock_diag;
 pub mod sysctl;
 pub mod tap;
+pub mod tunnel;
 pub mod watch;

@@ -116,10 +116,16 @@ pub enum DropReason {
     NameLimit,
     /// From another node: the source address is none of those behind it.
     TunnelSource,
+    /// A datagram at our end of the tunnels that is no VXLAN, or whose inner frame is cut off.
+    TunnelHeader,
+    /// From another node: the network identifier is not the one configured.
+    TunnelVni,
+    /// A datagram at our end of the tunnels that is no peer's.
+    TunnelStranger,
 }
 
 /// Reason, name and explanation, in the order of the enum (a test holds them together).
-const TABLE: [(DropReason, &str, &str); 55] = [
+const TABLE: [(DropReason, &str, &str); 58] = [
     (DropReason::Truncated, "truncated", "Shorter than its headers say"),
     (DropReason::Malformed, "malformed", "Contradictory or impossible header fields"),
     (DropReason::OffloadHeader, "offload-header", "A virtio-net header that contradicts its frame"),
@@ -242,6 +248,21 @@ const TABLE: [(DropReason, &str, &str); 55] = [
         DropReason::TunnelSource,
         "tunnel-source",
         "From another node: the source address is none of those behind it",
+    ),
+    (
+        DropReason::TunnelHeader,
+        "tunnel-header",
+        "A datagram at our end of the tunnels that is no VXLAN, or whose inner frame is cut off",
+    ),
+    (
+        DropReason::TunnelVni,
+        "tunnel-vni",
+        "From another node: the network identifier is not the one configured",
+    ),
+    (
+        DropReason::TunnelStranger,
+        "tunnel-stranger",
+        "A datagram at our end of the tunnels that is no peer's",
     ),
 ];
 

@@ -9,3 +9,4 @@ pub mod respond;
 pub mod route;
 pub mod service;
 pub mod sockets;
+pub mod tunnel;

@@ -25,6 +25,7 @@ pub mod tcp;
 mod tests;
 pub mod udp;
 pub mod vnet;
+pub mod vxlan;
 
 /// A sixteen-bit field in network byte order.
 pub type Be16 = zerocopy::network_endian::U16;

@@ -10,12 +10,13 @@ use crate::base::ids::{PortId, UplinkId};
 use crate::config::Delta;
 use crate::datapath::Lan;
 use crate::datapath::inspect::{
-    FdbInfo, FlowCount, FlowEvents, FlowFilter, FlowInfo, NeighbourInfo, PortStats, RouteInfo,
-    TraceReport, TraceRequest, WorkerStats,
+    FdbInfo, FlowCount, FlowEvents, FlowFilter, FlowInfo, NeighbourInfo, PeerInfo, PortStats,
+    RouteInfo, TraceReport, TraceRequest, WorkerStats,
 };
 use crate::io::host_listen::Listener;
 use crate::io::packet::PacketSocket;
 use crate::io::tap::Tap;
+use crate::io::tunnel::TunnelSockets;
 use crate::packet::DropReason;
 use crate::stage::flow::Timeouts;
 use crate::stage::sockets::{ListenerId, Published, Target};
@@ -29,6 +30,8 @@ pub enum Command {
     AddTap(PortId, Tap),
     /// A packet socket to serve for an uplink's port.
     AddPacket(PortId, PacketSocket),
+    /// The sockets of the tunnels to other nodes, in place of those there were.
+    Tunnels(TunnelSockets),
     /// Stop serving a port and close its descriptors.
     RemoveIo(PortId),
     /// Ask an uplink's port for an address by DHCP and router advertisements.
@@ -83,6 +86,8 @@ pub enum Query {
     Routes,
     /// Counters of all ports.
     Ports,
+    /// Other nodes and what passes to and from them.
+    Peers,
     /// Counters of the worker.
     Worker,
     /// Where a packet would go.
@@ -108,6 +113,8 @@ pub enum Answer {
     Routes(Vec<RouteInfo>),
     /// Counters of ports.
     Ports(Vec<PortStats>),
+    /// Other nodes.
+    Peers(Vec<PeerInfo>),
     /// Counters of the worker.
     Worker(WorkerStats),
     /// The way of a packet.

@@ -11,6 +11,7 @@ mod down;
 mod ports;
 mod run;
 mod sockets;
+mod tunnels;
 
 use std::io;
 use std::thread::JoinHandle;

@@ -10,10 +10,12 @@ use super::capture::Captures;
 use super::down::DownPorts;
 use super::ports::{Device, Drained, PortIo, Written};
 use super::sockets::Sockets;
+use super::tunnels::Tunnels;
 use super::{Answer, Clock, Command, Notice, Query, WAKER};
 use crate::base::hash::Seed;
 use crate::base::ids::PortId;
 use crate::base::time::{Span, Time};
+use crate::datapath::nodes::Arrived;
 use crate::datapath::{Datapath, Event, FrameRef, OutFrame, Output};
 use crate::io::host_listen::{Listener, Transport};
 use crate::io::host_sockets::HostSockets;
@@ -50,6 +52,7 @@ pub(super) struct Loop {
     out: Output,
     sockets: Sockets,
     captures: Captures,
+    tunnels: Tunnels,
     wakeups: u64,
     /// When timers are looked at next.
     timers_at: Time,
@@ -79,6 +82,7 @@ impl Loop {
             out: Output::default(),
             sockets: Sockets::new(),
             captures: Captures::new(),
+            tunnels: Tunnels::default(),
             wakeups: 0,
             timers_at: Time::ZERO,
             stop: false,
@@ -97,7 +101,8 @@ impl Loop {
                 self.timers(now);
                 self.turn(now);
                 self.unread_sockets(now);
-                if self.ready.is_empty() {
+                self.serve_tunnels(now);
+                if self.ready.is_empty() && !self.tunnels.is_ready() {
                     break;
                 }
             }
@@ -105,7 +110,7 @@ impl Loop {
     }
 
     fn poll(&mut self) -> std::io::Result<()> {
-        let busy = !self.ready.is_empty() || self.sockets.has_unread();
+        let busy = !self.ready.is_empty() || self.sockets.has_unread() || self.tunnels.is_ready();
         if !busy && self.captures.is_on() {
             self.captures.flush();
         }
@@ -115,7 +120,7 @@ impl Loop {
         for event in std::mem::take(&mut self.events).drain(..) {
             if HostSockets::owns(event.token) {
                 self.socket_ready(event);
-            } else if event.token != WAKER {
+            } else if event.token != WAKER && !self.tunnels.note(event.token) {
                 self.note(event);
             }
         }
@@ -165,6 +170,31 @@ impl Loop {
         }
         self.batch.clear();
         self.flush(now);
+    }
+
+    /// One call's worth of datagrams from other nodes.
+    fn serve_tunnels(&mut self, now: Time) {
+        if let Some(tunnels) = self.tunnels.receive() {
+            self.batch.clear();
+            for at in 0..tunnels.len() {
+                let Some((from, bytes, segment)) = tunnels.get(at) else { continue };
+                let mut arrived = Arrived { from, bytes, segment };
+                while !self.datapath.unwrap_datagrams(&mut arrived, &mut self.batch) {
+                    self.tunnel_frames(now);
+                }
+            }
+            self.tunnel_frames(now);
+            self.tunnels.give_back(tunnels);
+        }
+    }
+
+    fn tunnel_frames(&mut self, now: Time) {
+        if let Some(peer) = self.datapath.finish_inbound(now, &mut self.batch) {
+            self.process(now, peer);
+            self.datapath.flush_sockets(now, &mut self.out);
+            self.flush(now);
+        }
+        self.batch.clear();
     }
 
     fn listen(&mut self, listener: Listener, published: Published) {
@@ -240,6 +270,10 @@ impl Loop {
     }
 
     fn write_frames(&mut self, now: Time) {
+        self.datapath.flush_tunnels(&mut self.batch, &mut self.out);
+        if !self.out.tunnels.is_empty() {
+            self.tunnels.send(&mut self.datapath, &self.batch, &mut self.out);
+        }
         let Self { ports, captures, batch, .. } = self;
         for OutFrame { port: id, frame } in self.out.frames.drain(..) {
             let written = match frame {
@@ -310,6 +344,12 @@ impl Loop {
                 }
                 Command::AddTap(id, tap) => self.add(id, Device::Tap(tap)),
                 Command::AddPacket(id, socket) => self.add(id, Device::Packet(socket)),
+                Command::Tunnels(sockets) => {
+                    if let Err(error) = self.tunnels.replace(&self.poller, sockets) {
+                        let text = format!("watching the tunnels to other nodes: {error}");
+                        let _ = self.notices.send(Notice::Failed(text));
+                    }
+                }
                 Command::RemoveIo(id) => self.remove(id),
                 Command::Configure(uplink, port) => {
                     let now = self.clock.now();
@@ -387,6 +427,7 @@ impl Loop {
             Query::Neighbours => Answer::Neighbours(self.datapath.list_neighbours(now)),
             Query::Routes => Answer::Routes(self.datapath.list_routes()),
             Query::Ports => Answer::Ports(self.datapath.list_ports()),
+            Query::Peers => Answer::Peers(self.datapath.list_peers(now)),
             Query::Worker => {
                 let mut stats = self.datapath.worker_stats();
                 stats.wakeups = self.wakeups;

@@ -430,7 +430,7 @@ impl World {
     }
 }
 
-fn collect(batch: &mut FrameBatch, out: &mut Output) -> Vec<Sent> {
+pub(crate) fn collect(batch: &mut FrameBatch, out: &mut Output) -> Vec<Sent> {
     out.frames
         .drain(..)
         .map(|sent| {
@@ -465,7 +465,7 @@ pub(crate) fn gateway_mac(network: NetworkId) -> Mac {
     Mac([0x02, 0x42, 10, 20 + network.0 as u8, 0, 1])
 }
 
-fn v6(network: u8, host: u16) -> Ipv6Addr {
+pub(crate) fn v6(network: u8, host: u16) -> Ipv6Addr {
     Ipv6Addr::new(0xfd00, 0x20, u16::from(network), 0, 0, 0, 0, host)
 }
 

@@ -24,6 +24,7 @@ mod lease;
 mod modes;
 mod names;
 mod nat;
+mod nodes;
 mod packet_uplink;
 mod packets;
 mod paths;

@@ -14,6 +14,7 @@ mod lease;
 mod malformed;
 mod masquerade;
 mod names;
+mod nodes;
 #[path = "../common/packets.rs"]
 mod packets;
 mod protocols;

@@ -6,6 +6,7 @@ mod capture;
 mod cluster;
 mod endpoint;
 mod network;
+mod node;
 mod status;
 mod uplink;
 mod views;
@@ -17,6 +18,7 @@ pub use endpoint::{
     EndpointInfo, EndpointState, EndpointUpdate, NamespaceId, PublicationInfo, PublishRequest,
 };
 pub use network::{NetworkInfo, NetworkSpec, NetworkUpdate, SubnetInfo};
+pub use node::{NodeSpec, PeerSpec, PeerView};
 pub use status::{ErrorBody, ErrorCode, EventInfo, EventKind, StatusInfo};
 pub use uplink::{PacketSpec, SharedInfo, UplinkInfo, UplinkKind, UplinkSpec};
 pub use views::{

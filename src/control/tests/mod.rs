@@ -3,6 +3,7 @@
 
 mod endpoints;
 mod networks;
+mod nodes;
 mod publications;
 mod queries;
 mod restart;
@@ -31,6 +32,7 @@ use crate::io::host_listen::{ListenError, Listener, Transport};
 use crate::io::netfilter::table::Held;
 use crate::io::netns::NetNsId;
 use crate::io::tap::Tap;
+use crate::io::tunnel::TunnelSockets;
 use crate::stage::sockets::{ListenerId, Published};
 use crate::wire::mac::Mac;
 use crate::worker::command::{Answer, Command, Query};
@@ -51,6 +53,8 @@ struct World {
     busy: BTreeSet<u16>,
     /// What was bound, in order.
     bound: Vec<(Option<IpAddr>, u16, Transport)>,
+    /// What tunnels were bound to, in order.
+    tunnels: Vec<(Vec<IpAddr>, u16)>,
     /// Listeners that a worker serves.
     listening: BTreeMap<ListenerId, Published>,
     opened: Vec<(String, Mac)>,
@@ -179,6 +183,25 @@ impl Host for Fake {
         }
         self.world().bound.push((addr, port, transport));
         Listener::bind(Some(ip("127.0.0.1")), 0, transport)
+    }
+
+    fn open_tunnels(
+        &self,
+        addrs: &[IpAddr],
+        port: u16,
+        one_port: bool,
+    ) -> Result<TunnelSockets, ListenError> {
+        let mut world = self.world();
+        world.tunnels.push((addrs.to_vec(), port));
+        if world.busy.contains(&port) {
+            return Err(ListenError::InUse { address: "all addresses".to_owned(), port });
+        }
+        TunnelSockets::bind(addrs, 0, one_port)
+    }
+
+    fn path_mtu(&self, to: IpAddr, _: u16) -> Option<u16> {
+        // The way to this host is narrower than usual, and that to all others is not known.
+        (to == IpAddr::from([192, 0, 2, 99])).then_some(1400)
     }
 
     fn make_interface(&self, wanted: &HostInterface) -> Result<Vec<Tap>, HostError> {
