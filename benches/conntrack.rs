@@ -98,7 +98,7 @@ fn lookups(c: &mut Criterion) {
                 let mut hashes = [0; BATCH];
                 for (hash, key) in hashes.iter_mut().zip(batch) {
                     *hash = key.hash(table.seed());
-                    table.prefetch(*hash);
+                    table.prefetch(table.likely(*hash, table.place(*hash)));
                 }
                 for (hash, key) in hashes.iter().zip(batch) {
                     let (index, _) = table.lookup(key, *hash).unwrap();

@@ -143,7 +143,8 @@ fn hits(c: &mut Criterion) {
                 let mut hashes = [0; BATCH];
                 for (hash, key) in hashes.iter_mut().zip(batch) {
                     *hash = key.hash(nat.flows.seed());
-                    nat.flows.prefetch(*hash);
+                    let likely = nat.flows.likely(*hash, nat.flows.place(*hash));
+                    nat.flows.prefetch(likely);
                 }
                 for (hash, key) in hashes.iter().zip(batch) {
                     let (index, dir) = nat.flows.lookup(key, *hash).unwrap();

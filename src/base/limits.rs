@@ -21,6 +21,9 @@ pub const FDB_AGEING: Span = Span::from_secs(300);
 pub const FDB_MOVES_PER_SECOND: u8 = 5;
 /// Flows of one worker by default: at 192 bytes a flow, 200 MB when full.
 pub const FLOWS_MAX: usize = 1_048_576;
+/// Flows of one worker whatever the configuration says: an entry of its index has 24 bits, one of which
+/// is the direction. It would take 1.5 GB.
+pub const FLOWS_CEILING: usize = (1 << 23) - 1;
 /// Flows that one endpoint may begin by default: a quarter, so that no container fills the table alone.
 pub const FLOWS_PER_PORT_MAX: usize = FLOWS_MAX / 4;
 /// Mappings of one worker: inside endpoints that have an outside port.

@@ -157,6 +157,9 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), String> {
+        if self.limits.flows > limits::FLOWS_CEILING {
+            return Err(format!("`limits.flows` must be at most {}", limits::FLOWS_CEILING));
+        }
         if self.workers == Some(0) || self.workers.is_some_and(|n| n > limits::WORKERS_MAX) {
             return Err(format!("`workers` must be 1 to {}", limits::WORKERS_MAX));
         }
@@ -315,6 +318,7 @@ mod tests {
             ("\n\nworkers = \n", vec!["line 3"]),
             ("[[network]]\nname = \"a\"\nsubnets = [\"10.0.0.0\"]\n", vec!["line 3", "subnets"]),
             ("workers = 0\n", vec!["`workers`"]),
+            ("[limits]\nflows = 8388608\n", vec!["`limits.flows`"]),
             ("default_uplink = \"wlan0\"\n", vec!["`default_uplink`", "packet:INTERFACE"]),
             ("[[pool]]\nbase = \"10.0.0.0/24\"\nsize = 16\n", vec!["`pool`", "cannot be divided"]),
             ("[[network]]\nname = \"a\"\n[[network]]\nname = \"a\"\n", vec!["`a` occurs twice"]),

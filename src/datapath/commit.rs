@@ -187,6 +187,7 @@ impl Datapath {
         if mapping.is_none() && reply.src != slot.key.dst {
             self.tell_apart(&mut reply, slot.hash)?;
         }
+        self.flows.expect(&reply);
         let hops = [self.hop_there(route), self.hop_back(port, slot.key.src, slot.parsed.src_mac)];
         Ok(Some((reply, hops, mapping)))
     }

@@ -25,6 +25,7 @@ pub use behaviour::{Behaviour, Binding, Filtering};
 pub use flow::{Direction, Flag, Flow, HopId};
 pub use held_syn::{HeldSyn, HeldSyns};
 pub use icmp::{EmbeddedKey, related, translate_error};
+pub use index::Place;
 pub use mapping::{Endpoint, Mapping, MappingId, MappingTable, PortPolicy, Wanted};
 pub use table::{FlowIndex, FlowTable, Likely};
 pub use tcp::{TcpSegment, TcpState, Transition};

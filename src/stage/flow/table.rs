@@ -6,13 +6,13 @@
 
 use crate::base::hash::Seed;
 use crate::base::ids::PortId;
-use crate::base::limits::FLOWS_PER_PORT_MAX;
+use crate::base::limits::{FLOWS_CEILING, FLOWS_PER_PORT_MAX};
 use crate::base::lru::{Links, LruList, NIL};
 use crate::base::time::{Span, Time};
 use crate::packet::{DropReason, FlowKey};
 
 use super::flow::{Direction, Flow};
-use super::index::Index;
+use super::index::{Index, Place};
 use super::share::Shares;
 use super::slab::{Linked, Slab};
 use super::timeouts::{Class, Timeouts};
@@ -80,15 +80,14 @@ impl FlowTable {
             index: Index::new(10),
             lists: [LruList::default(); Class::COUNT],
             timeouts: Timeouts::default(),
-            // An index entry is a slot's number and one bit for the direction.
-            max: max.min(1 << 31),
+            max: max.min(FLOWS_CEILING),
             shares: Shares::new(FLOWS_PER_PORT_MAX),
         }
     }
 
     /// Allows so many flows from now on; those that are there stay.
     pub fn set_max(&mut self, max: usize) {
-        self.max = max.min(1 << 31);
+        self.max = max.min(FLOWS_CEILING);
     }
 
     /// The seed under which keys are hashed for [`lookup`](Self::lookup).
@@ -108,16 +107,39 @@ impl FlowTable {
         &self.timeouts
     }
 
-    /// Asks for the memory that a look-up under `hash` will read, and says where it will most likely
-    /// find its flow.
+    /// Where in the index a look-up under `hash` begins.
     #[inline]
-    pub fn prefetch(&self, hash: u64) -> Likely {
-        let Some(entry) = self.index.likely(hash) else { return Likely::NOWHERE };
-        self.slots.get(entry >> 1).prefetch();
-        Likely(entry)
+    pub fn place(&self, hash: u64) -> Place {
+        self.index.at(hash)
     }
 
-    /// As [`lookup`](Self::lookup), but looks first where [`prefetch`](Self::prefetch) said. Flows may
+    /// Asks for a line of the index.
+    #[inline]
+    pub fn prefetch_index(&self, place: Place) {
+        self.index.prefetch(place);
+    }
+
+    /// Says where a look-up under `hash` will most likely find its flow.
+    #[inline]
+    pub fn likely(&self, hash: u64, place: Place) -> Likely {
+        self.index.likely(hash, place).map_or(Likely::NOWHERE, Likely)
+    }
+
+    /// Asks for the memory of a flow.
+    #[inline]
+    pub fn prefetch(&self, likely: Likely) {
+        if likely.0 != NIL {
+            self.slots.get(likely.0 >> 1).prefetch();
+        }
+    }
+
+    /// A flow that will be found by `key` is about to be inserted.
+    #[inline]
+    pub fn expect(&self, key: &FlowKey) {
+        self.index.prefetch(self.index.at(key.hash(self.seed)));
+    }
+
+    /// As [`lookup`](Self::lookup), but looks first where [`likely`](Self::likely) said. Flows may
     /// have come and gone in between.
     #[inline]
     pub fn find(
