@@ -144,6 +144,7 @@ fn uplink(
     last: u8,
     nat_ports: std::ops::RangeInclusive<u16>,
     nat: Behaviour,
+    shared: bool,
     mtu: u16,
 ) -> [Delta; 2] {
     let is_packet = id == UPLINK;
@@ -164,7 +165,7 @@ fn uplink(
         routers: vec![v4(192, 0, 2, 254), v6(LAN6, 0xfe)],
         nat_ports,
         nat,
-        shared: false,
+        shared,
         mtu,
     };
     let plug = Port {
@@ -201,8 +202,8 @@ fn publication(id: u32, to: u8, host_port: u16, proto: u8) -> Delta {
 pub(super) fn beginning() -> Vec<Delta> {
     let mut all = vec![network(0, true, UPLINK, false), network(1, false, UPLINK, true)];
     all.extend((1..=5).map(|n| endpoint(n, false)));
-    all.extend(uplink(UPLINK, 1, 40_000..=40_015, Behaviour::default(), 1_500));
-    all.extend(uplink(SOCKETS, 0, 1..=2, Behaviour::default(), 1_500));
+    all.extend(uplink(UPLINK, 1, 40_000..=40_015, Behaviour::default(), false, 1_500));
+    all.extend(uplink(SOCKETS, 0, 1..=2, Behaviour::default(), false, 1_500));
     all.extend([host(), publication(1, 1, 1_180, ipv6::UDP), publication(2, 4, 1_180, ipv6::TCP)]);
     all.push(Delta::HostAddresses(Arc::from([ADDRS[10].0, ADDRS[10].1])));
     all
@@ -237,11 +238,13 @@ pub(super) fn change(input: &mut Bytes<'_>) -> Vec<Delta> {
         5 => host(),
         6 => {
             let ports = 40_000..=40_000 + u16::from(n >> 4);
-            return uplink(UPLINK, 1 + (n & 1), ports, behaviour(n, flag), 1_500).into();
+            return uplink(UPLINK, 1 + (n & 1), ports, behaviour(n, flag), false, 1_500).into();
         }
         7 => {
             let mtu = if flag { 1_280 } else { 1_500 };
-            return uplink(UPLINK, 1, 40_000..=40_100, behaviour(n, flag), mtu).into();
+            let shared = n & 0b10_0000 != 0;
+            let nat = behaviour(n, flag);
+            return uplink(UPLINK, 1, 40_000..=40_100, nat, shared, mtu).into();
         }
         8 => publication(
             n.into(),
