@@ -25,7 +25,8 @@ fn zone(names: u16) -> Zone {
         let [high, low] = n.to_be_bytes();
         let (name, whole) = (format!("c{n}"), format!("c{n}.blue"));
         let addrs = vec![Addr::from_v4_bytes([10, 20, high, low])];
-        let named = Named { names: vec![name, whole.clone()], whole, addrs };
+        let names = vec![name, whole.clone()];
+        let named = Named { names, whole, addrs, ..Named::default() };
         zone.put(PortId(n), Some(named.into()));
     }
     zone
@@ -122,7 +123,12 @@ fn changes(c: &mut Criterion) {
         let mut datapath = switch(names);
         let named = |n: u8| {
             let addrs = vec![Addr::from_v4_bytes([10, 20, 200, n])];
-            Arc::new(Named { names: vec!["new".to_owned()], whole: "new.blue".to_owned(), addrs })
+            Arc::new(Named {
+                names: vec!["new".to_owned()],
+                whole: "new.blue".to_owned(),
+                addrs,
+                ..Named::default()
+            })
         };
         let all: Vec<_> = (0..4).map(named).collect();
         let (mut at, mut out) = (0, Output::default());

@@ -13,8 +13,8 @@ use super::types::{NetworkQuery, StopRequest, UnpublishQuery};
 use crate::control::model::{
     CaptureSpec, Deleted, EndpointInfo, EndpointUpdate, ErrorBody, EventInfo, FdbView, FlowQuery,
     FlowView, NeighbourView, NetworkInfo, NetworkSpec, NetworkUpdate, NodeEndpoint, NodeInfo,
-    NodeRemoved, PublicationInfo, PublishRequest, PublishSpec, StatsInfo, StatusInfo, TraceQuery,
-    UplinkInfo, UplinkSpec,
+    NodeRemoved, PublicationInfo, PublishRequest, PublishSpec, ServiceInfo, ServiceSpec,
+    ServiceUpdate, StatsInfo, StatusInfo, TraceQuery, UplinkInfo, UplinkSpec,
 };
 use crate::datapath::inspect::{FlowCount, RouteInfo, TraceReport};
 
@@ -114,6 +114,31 @@ impl Client {
     /// Removes a network; with `force`, its endpoints too.
     pub fn remove_network(&self, name: &str, force: bool) -> Result<()> {
         self.delete(&format!("/v1/networks/{}?force={force}", encode(name)))
+    }
+
+    /// All services.
+    pub fn services(&self) -> Result<Vec<ServiceInfo>> {
+        self.get("/v1/services")
+    }
+
+    /// One service.
+    pub fn service(&self, name: &str) -> Result<ServiceInfo> {
+        self.get(&format!("/v1/services/{}", encode(name)))
+    }
+
+    /// Makes a service.
+    pub fn create_service(&self, spec: &ServiceSpec) -> Result<ServiceInfo> {
+        self.send(Method::POST, "/v1/services", spec)
+    }
+
+    /// Changes a service.
+    pub fn update_service(&self, name: &str, update: &ServiceUpdate) -> Result<ServiceInfo> {
+        self.send(Method::PATCH, &format!("/v1/services/{}", encode(name)), update)
+    }
+
+    /// Removes a service.
+    pub fn remove_service(&self, name: &str) -> Result<()> {
+        self.delete(&format!("/v1/services/{}", encode(name)))
     }
 
     /// All uplinks.

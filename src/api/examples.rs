@@ -7,13 +7,15 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::types::StopRequest;
-use crate::base::ids::{NetworkId, PortId, PublicationId, UplinkId};
+use crate::base::ids::{NetworkId, PortId, PublicationId, ServiceId, UplinkId};
 use crate::control::model::{
-    CaptureSide, CaptureSpec, Deleted, EndpointInfo, EndpointState, EndpointUpdate, ErrorBody,
-    ErrorCode, EventInfo, EventKind, FdbView, FlowEventView, FlowView, NamespaceId, NeighbourView,
-    NetworkInfo, NetworkSpec, NetworkUpdate, NodeEndpoint, NodeInfo, NodeRemoved, NodeState,
-    PacketSpec, PortRange, PortView, Proto, PublicationInfo, PublishRequest, PublishSpec,
-    StatsInfo, StatusInfo, SubnetInfo, TraceQuery, UplinkInfo, UplinkKind, UplinkSpec,
+    Affinity, BackendHost, BackendInfo, BackendSpec, CaptureSide, CaptureSpec, Deleted,
+    EndpointInfo, EndpointState, EndpointUpdate, ErrorBody, ErrorCode, EventInfo, EventKind,
+    FdbView, FlowEventView, FlowView, NamespaceId, NeighbourView, NetworkInfo, NetworkSpec,
+    NetworkUpdate, NodeEndpoint, NodeInfo, NodeRemoved, NodeState, PacketSpec, Policy, PortRange,
+    PortView, Proto, PublicationInfo, PublishRequest, PublishSpec, ServiceInfo, ServicePort,
+    ServiceSpec, ServiceUpdate, StatsInfo, StatusInfo, SubnetInfo, TraceQuery, UplinkInfo,
+    UplinkKind, UplinkSpec,
 };
 use crate::datapath::inspect::{
     FlowCount, FlowEnd, FlowHappening, FlowInfo, PortStats, RouteInfo, TraceReport, TraceStep,
@@ -58,6 +60,9 @@ pub(super) fn all() -> Vec<Example> {
         answer("PublicationInfo", &publication()),
         request("PublishRequest", &["publish"], &PublishRequest { publish: vec![publish_spec()] }),
         answer("RouteInfo", &RouteInfo { dst: text("0.0.0.0/0"), via: Some(ip("192.0.2.1")), to: text("lan") }),
+        answer("ServiceInfo", &service()),
+        request("ServiceSpec", &["name"], &service().spec),
+        request("ServiceUpdate", &[], &service_update()),
         answer("StatsInfo", &stats()),
         answer("StatusInfo", &status()),
         request("StopRequest", &[], &StopRequest { release: false }),
@@ -161,6 +166,7 @@ fn flow() -> FlowView {
             target: (ip("192.0.2.7"), 80),
             responder: (ip("192.0.2.7"), 80),
             seen_as: (ip("192.0.2.2"), 40_000),
+            service: Some(text("shop")),
             packets: [10, 12],
             bytes: [1500, 4_000_000],
             idle_ms: 250,
@@ -250,6 +256,54 @@ fn publish_spec() -> PublishSpec {
         host_ports: Some(PortRange::single(1180)),
         ports: PortRange::single(5000),
         proto: Proto::Tcp,
+    }
+}
+
+fn service() -> ServiceInfo {
+    let backend = |name: &str, port| BackendSpec { host: BackendHost::Name(text(name)), port };
+    let spec = ServiceSpec {
+        name: text("shop"),
+        vips: vec![ip("10.96.0.2"), ip("fd00:10:96::2")],
+        headless: false,
+        ports: vec![ServicePort {
+            name: Some(text("http")),
+            port: 80,
+            target: 8080,
+            proto: Proto::Tcp,
+        }],
+        node_ports: vec![30_080],
+        backends: vec![backend("web", None), backend("db", Some(8081))],
+        selector: BTreeMap::from([(text("app"), text("shop"))]),
+        network: Some(text("blue")),
+        weights: BTreeMap::from([(text("web"), 9)]),
+        affinity: Some(Affinity::DEFAULT),
+        internal_policy: Policy::Cluster,
+        external_policy: Policy::Local,
+    };
+    ServiceInfo {
+        id: ServiceId(1),
+        spec,
+        members: vec![BackendInfo {
+            name: text("web"),
+            addresses: vec![ip("10.20.0.2"), ip("fd00:20::2")],
+            port: Some(8081),
+            weight: 9,
+            ready: true,
+        }],
+        warnings: vec![text("there is no container for the backend `db:8081`")],
+        created_ms: 1_795_500_000_000,
+    }
+}
+
+fn service_update() -> ServiceUpdate {
+    let spec = service().spec;
+    ServiceUpdate {
+        backends: Some(spec.backends),
+        selector: Some(spec.selector),
+        weights: spec.weights,
+        affinity: Some(0),
+        internal_policy: Some(Policy::Cluster),
+        external_policy: Some(Policy::Local),
     }
 }
 

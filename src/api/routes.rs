@@ -14,7 +14,7 @@ use super::server::{Problem, Service};
 use super::types::{EventsQuery, ForceQuery, NetworkQuery, StopRequest, UnpublishQuery};
 use crate::control::model::{
     CaptureSpec, Deleted, EndpointUpdate, FlowQuery, NetworkSpec, NetworkUpdate, PublishRequest,
-    TraceQuery, UplinkSpec,
+    ServiceSpec, ServiceUpdate, TraceQuery, UplinkSpec,
 };
 use crate::control::{Control, ControlError, removal_failed};
 
@@ -68,6 +68,11 @@ pub(super) fn all() -> Vec<Route> {
         route("DELETE", "/v1/nodes/{name}", "Remove a silent node, or this one", None, Some("NodeRemoved"), delete(remove_node)),
         route("GET", "/v1/cluster/endpoints", "List the endpoints of all nodes", None, Some("NodeEndpoint[]"), get(node_endpoints)),
         route("GET", "/v1/publications", "List published ports", None, Some("PublicationInfo[]"), get(publications)),
+        route("GET", "/v1/services", "List services", None, Some("ServiceInfo[]"), get(services)),
+        route("POST", "/v1/services", "Make a service", Some("ServiceSpec"), Some("ServiceInfo"), post(create_service)),
+        route("GET", "/v1/services/{name}", "Show a service", None, Some("ServiceInfo"), get(service_named)),
+        route("PATCH", "/v1/services/{name}", "Change a service", Some("ServiceUpdate"), Some("ServiceInfo"), patch(update_service)),
+        route("DELETE", "/v1/services/{name}", "Remove a service", None, None, delete(remove_service)),
         with_query(FLOW_FILTERS, route("GET", "/v1/flows", "List tracked flows", None, Some("FlowView[]"), get(flows))),
         with_query(FLOW_FILTERS, route("DELETE", "/v1/flows", "Forget flows", None, Some("Deleted"), delete(flush_flows))),
         route("GET", "/v1/flows/counts", "Flows by state", None, Some("FlowCount[]"), get(count_flows)),
@@ -242,6 +247,30 @@ async fn remove_node(State(service): State<Service>, Path(name): Path<String>) -
 
 async fn publications(State(service): State<Service>) -> Answer {
     ask(service, |control| control.ports(None)).await
+}
+
+async fn services(State(service): State<Service>) -> Answer {
+    ask(service, |control| Ok(control.services())).await
+}
+
+async fn service_named(State(service): State<Service>, Path(name): Path<String>) -> Answer {
+    ask(service, move |control| control.service(&name)).await
+}
+
+async fn create_service(State(service): State<Service>, Body(spec): Body<ServiceSpec>) -> Answer {
+    make(service, move |control| control.create_service(&spec)).await
+}
+
+async fn update_service(
+    State(service): State<Service>,
+    Path(name): Path<String>,
+    Body(update): Body<ServiceUpdate>,
+) -> Answer {
+    ask(service, move |control| control.update_service(&name, &update)).await
+}
+
+async fn remove_service(State(service): State<Service>, Path(name): Path<String>) -> Answer {
+    act(service, move |control| control.remove_service(&name)).await
 }
 
 async fn flows(State(service): State<Service>, Query(query): Query<FlowQuery>) -> Answer {

@@ -24,6 +24,10 @@ pub struct PeerId(pub u16);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct PublicationId(pub u32);
 
+/// One service: a name and an address for several backends.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct ServiceId(pub u32);
+
 /// A layer-2 domain, the scope in which a MAC or an address means something.
 ///
 /// Networks and uplinks share one number space so that it fits a packed flow key: a network's

@@ -45,6 +45,17 @@ pub const HELD_SYN_BYTES_MAX: usize = 256;
 pub const FLOW_EVENTS_MAX: usize = 16_384;
 /// Publications of one switch.
 pub const PUBLICATIONS_MAX: usize = 65_536;
+/// Services of one switch: at ten backends each, 25 MB of tables.
+pub const SERVICES_MAX: usize = 16_384;
+/// Backends of one service: its table then has 131,072 places in 256 KiB, made anew in 2 ms.
+pub const SERVICE_BACKENDS_MAX: usize = 1_000;
+/// Ports of one service.
+pub const SERVICE_PORTS_MAX: usize = 64;
+/// The heaviest backend's weight, so that a canary's hundredth is a weight of 1 beside 99.
+pub const SERVICE_WEIGHT_MAX: u16 = 100;
+/// Clients whose backend is remembered, per worker; one beyond it takes the place of the one that would
+/// be forgotten next, and its backend then follows from its address alone.
+pub const AFFINITIES_MAX: usize = 65_536;
 /// Neighbours known on one uplink, after the kernel's `gc_thresh3`.
 pub const NEIGHBOURS_MAX: usize = 1_024;
 /// Of these, neighbours still being asked for: who scans a network cannot push out those that answer.

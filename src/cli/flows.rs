@@ -145,6 +145,7 @@ fn translation(view: &FlowView) -> String {
     if flow.responder != flow.target {
         parts.push(format!("dst={}", socket(flow.responder)));
     }
+    parts.extend(flow.service.as_ref().map(|service| format!("service={service}")));
     super::human::list(parts)
 }
 
@@ -173,6 +174,7 @@ mod tests {
                 target: at("192.0.2.7", 80),
                 responder: at("192.0.2.7", 80),
                 seen_as: at("192.0.2.1", 40000),
+                service: None,
                 packets: [10, 12],
                 bytes: [1500, 4_000_000],
                 idle_ms: 250,

@@ -26,6 +26,7 @@ mod output;
 mod ps;
 mod publish;
 mod run;
+mod service;
 mod stats;
 mod status;
 mod tables;
@@ -89,6 +90,9 @@ enum Command {
     /// List published ports
     #[command(visible_alias = "ports")]
     Port(publish::Port),
+    /// Make, change, list and remove services: an address and a name for several backends
+    #[command(subcommand, visible_alias = "services")]
+    Service(service::Command),
     /// List the connections the switch tracks, or forget them
     Flows(flows::Flows),
     /// List MAC addresses and where they are
@@ -163,6 +167,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Publish(args) => publish::publish(global, args),
         Command::Unpublish(args) => publish::unpublish(global, &args),
         Command::Port(args) => publish::port(global, &args),
+        Command::Service(command) => service::run(global, command),
         Command::Flows(args) => flows::run(global, args),
         Command::Fdb(format) => tables::fdb(global, format),
         Command::Neigh(format) => tables::neigh(global, format),

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::{Network, Peer, Port, Tunnel, Uplink};
-use crate::base::ids::{NetworkId, PeerId, PortId, PublicationId, UplinkId};
+use crate::base::ids::{NetworkId, PeerId, PortId, PublicationId, ServiceId, UplinkId};
 use crate::stage::dns::{Named, Zone};
-use crate::stage::service::publish::Publication;
+use crate::stage::service::{Publication, Service};
 use crate::wire::addr::Addr;
 
 /// One change. Control has validated it: references exist, nothing overlaps.
@@ -33,6 +33,10 @@ pub enum Delta {
     Publish(Publication),
     /// A publication goes.
     Unpublish(PublicationId),
+    /// A service appears or changes, with what it is called in every network.
+    Service(Arc<Service>, Arc<Named>),
+    /// A service goes.
+    RemoveService(ServiceId),
     /// All that a network's name server knows.
     Names(NetworkId, Arc<Zone>),
     /// What one endpoint of a network is called from now on; nothing, if it is gone.

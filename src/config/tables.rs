@@ -9,7 +9,7 @@ use crate::base::ids::{DomainId, Generation, NetworkId, PeerId, PortId, UplinkId
 use crate::stage::bridge::guard::Guard;
 use crate::stage::dns::Zone;
 use crate::stage::route::lpm::RouteTable;
-use crate::stage::service::publish::PublishTable;
+use crate::stage::service::{PublishTable, ServiceTable};
 use crate::wire::addr::{Addr, Family};
 use crate::wire::mac::Mac;
 
@@ -52,6 +52,9 @@ pub struct Tables {
     host_addrs: Arc<[Addr]>,
     zones: HashMap<NetworkId, Zone>,
     no_zone: Zone,
+    services: ServiceTable,
+    /// Services by name, which every network's name server knows.
+    service_names: Zone,
     generation: Generation,
 }
 
@@ -169,6 +172,21 @@ impl Tables {
         &self.publications
     }
 
+    /// Services.
+    pub fn services(&self) -> &ServiceTable {
+        &self.services
+    }
+
+    /// Services, to remember whom they served.
+    pub(crate) fn services_mut(&mut self) -> &mut ServiceTable {
+        &mut self.services
+    }
+
+    /// What every network's name server knows about services.
+    pub fn service_names(&self) -> &Zone {
+        &self.service_names
+    }
+
     /// What a network's name server knows.
     pub fn zone(&self, id: NetworkId) -> &Zone {
         self.zones.get(&id).unwrap_or(&self.no_zone)
@@ -177,6 +195,12 @@ impl Tables {
     /// Whether `addr` is one at which published ports answer: the host's, or ours on an uplink.
     pub fn is_host_addr(&self, addr: Addr) -> bool {
         self.host_addrs.contains(&addr) || self.uplinks.values().any(|u| u.is_ours(addr))
+    }
+
+    /// Whether `addr` is the gateway's in one of its networks.
+    pub fn is_gateway(&self, addr: Addr) -> bool {
+        let Some(RouteTarget::Network(id)) = self.route(addr) else { return false };
+        self.network(id).is_some_and(|network| network.is_gateway(addr))
     }
 
     /// Whether `addr` is the host's and not ours alone: what is sent there may go to the host's own port.
@@ -210,6 +234,14 @@ impl Tables {
             }
             Delta::Unpublish(id) => {
                 self.publications.remove(*id);
+            }
+            Delta::Service(service, named) => {
+                self.services.put(service);
+                self.service_names.put_service(service.id, Some(Arc::clone(named)));
+            }
+            Delta::RemoveService(id) => {
+                self.services.remove(*id);
+                self.service_names.put_service(*id, None);
             }
             Delta::HostAddresses(addrs) => self.host_addrs = Arc::clone(addrs),
             // No flow rests on these.

@@ -193,6 +193,7 @@ impl Control {
         self.send_deltas(delta.into_iter().collect());
         self.send_name(record, true);
         self.tell_nodes(record, true);
+        self.endpoint_changed(record);
     }
 
     fn reply(&self, record: &EndpointRecord) -> Result<Attached, ControlError> {

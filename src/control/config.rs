@@ -6,9 +6,11 @@ use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::cluster::ClusterConfig;
+use super::ipam::check_subnet;
 use super::ipam::pools::{Pool, docker_pools};
 use super::model::{NetworkSpec, NodeSpec, PeerSpec, PortRange, UplinkSpec};
 use super::tuning::FlowTimeouts;
@@ -40,6 +42,8 @@ pub struct Config {
     /// Address pools; Docker's by default.
     #[serde(rename = "pool")]
     pub pools: Vec<Pool>,
+    /// Where services' addresses are chosen from, at most one range of each family; Kubernetes' by default.
+    pub service_pools: Vec<IpNet>,
     /// Uplinks that shall exist.
     #[serde(rename = "uplink")]
     pub uplinks: Vec<UplinkSpec>,
@@ -150,6 +154,15 @@ impl Config {
         pools
     }
 
+    /// Where services' addresses are chosen from.
+    pub fn service_pools(&self) -> Vec<IpNet> {
+        if !self.service_pools.is_empty() {
+            return self.service_pools.clone();
+        }
+        let default = ["10.96.0.0/16", "fd00:10:96::/112"];
+        default.into_iter().filter_map(|net| net.parse().ok()).collect()
+    }
+
     /// Host ports to choose from.
     pub fn published_from(&self) -> PortRange {
         // IANA's dynamic ports, which Docker falls back to, too.
@@ -168,6 +181,13 @@ impl Config {
         }
         for pool in &self.pools {
             pool.check().map_err(|e| format!("`pool`: {e}"))?;
+        }
+        for (n, pool) in self.service_pools.iter().enumerate() {
+            let twin = |other: &IpNet| other.addr().is_ipv4() == pool.addr().is_ipv4();
+            if self.service_pools[..n].iter().any(twin) {
+                return Err("`service_pools`: one range of each family at most".to_owned());
+            }
+            check_subnet(*pool).map_err(|e| format!("`service_pools`: {e}"))?;
         }
         self.timeouts.check()?;
         self.cluster.as_ref().map_or(Ok(()), ClusterConfig::check)?;

@@ -63,6 +63,8 @@ impl Control {
             self.close_listeners(publication);
         }
         let Some(record) = self.state.remove_endpoint(id) else { return };
+        // Before anything else: from now on nobody is sent there.
+        self.endpoint_changed(&record);
         self.send_deltas(unpublish);
         self.hold(&[], &held);
         self.unplug(id, record.port);

@@ -1,7 +1,7 @@
 //! Every way in which control says no: a code for programs, a sentence, and what to do.
 
 use super::ipam::IpamError;
-use super::model::{ErrorBody, ErrorCode, Proto, PublishSpecError};
+use super::model::{ErrorBody, ErrorCode, Proto, PublishSpecError, ServiceSpecError};
 use super::outside::{DataplaneError, HostError};
 use super::store::StoreError;
 use crate::attach::protocol::{Refusal, RefusalCode};
@@ -84,6 +84,9 @@ pub enum ControlError {
     /// A publication that cannot be read.
     #[error("{0}")]
     Spec(#[from] PublishSpecError),
+    /// A service that cannot be read.
+    #[error("{0}")]
+    Service(#[from] ServiceSpecError),
     /// A bound.
     #[error("there are {limit} {what} already, which is the limit")]
     Exhausted {
@@ -144,7 +147,9 @@ impl ControlError {
     /// What kind of error it is.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::Invalid { .. } | Self::Ambiguous { .. } | Self::Spec(_) => ErrorCode::Invalid,
+            Self::Invalid { .. } | Self::Ambiguous { .. } | Self::Spec(_) | Self::Service(_) => {
+                ErrorCode::Invalid
+            }
             Self::NotFound { .. } => ErrorCode::NotFound,
             Self::Exists { .. } => ErrorCode::Exists,
             Self::InUse { .. } => ErrorCode::InUse,
@@ -168,6 +173,7 @@ impl ControlError {
             }
             Self::NotFound { kind, .. } => match *kind {
                 "network" => "`wharf network ls` lists them",
+                "service" => "`wharf service ls` lists them",
                 "uplink" => "`wharf uplink ls` lists them",
                 "node" => "`wharf node ls` lists them",
                 "publication" => "`wharf port` lists them",

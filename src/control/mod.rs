@@ -37,6 +37,7 @@ mod random;
 mod reconcile;
 mod relabel;
 mod resolving;
+mod services;
 mod share;
 pub mod sharing;
 mod state;
@@ -59,6 +60,7 @@ use self::listeners::Listeners;
 use self::model::{EventInfo, EventKind, StatusInfo};
 use self::nodes::Nodes;
 use self::outside::{Dataplane, Host, Keeper};
+use self::services::Services;
 use self::state::State;
 use self::store::Store;
 use self::store::record::Change;
@@ -110,6 +112,7 @@ pub struct Control {
     /// Captures that go on.
     captures: Vec<Weak<()>>,
     joined: Option<joining::Joined>,
+    services: Services,
 }
 
 impl Control {
@@ -129,6 +132,7 @@ impl Control {
             resolvers: Vec::new(),
             captures: Vec::new(),
             joined: None,
+            services: Services::default(),
         };
         control.tune();
         control.restore()?;

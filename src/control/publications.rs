@@ -192,6 +192,16 @@ impl Control {
         holder: Option<&PublicationRecord>,
     ) -> ControlError {
         let owner = holder.and_then(|p| self.state.endpoints.get(&p.endpoint));
+        let id = self.state.host_ports.holder(spec.proto, spec.host_addr, ports);
+        if let Some(service) = id.and_then(|id| self.node_port_holder(id)) {
+            return ControlError::PortTaken {
+                ports: ports.to_string(),
+                proto: spec.proto,
+                host: address_in_words(spec.host_addr),
+                holder: format!("the service {service}"),
+                published: "its node port".to_owned(),
+            };
+        }
         ControlError::PortTaken {
             ports: ports.to_string(),
             proto: spec.proto,

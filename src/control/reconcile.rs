@@ -42,6 +42,7 @@ impl Control {
         }
         self.restore_endpoints(endpoints, snapshot.publications, &mut kept);
         self.listen_to_all();
+        self.restore_services(snapshot.services);
         for key in kept.into_keys() {
             let _ = self.outside.keeper.forget(&key);
         }

@@ -96,5 +96,6 @@ fn named(record: &EndpointRecord, network: &str) -> Named {
         names: names.collect(),
         whole: whole.to_ascii_lowercase(),
         addrs: record.addrs.iter().copied().map(Addr::from).collect(),
+        ..Named::default()
     }
 }

@@ -63,11 +63,13 @@ impl Control {
             let share = uplink.share.as_ref()?;
             Some((share.ports, format!("uplink {}", uplink.record.spec.name)))
         });
+        let mut held = self.held_by(self.state.publications.values());
+        held.extend(self.held_by_services());
         let request = ShareRequest {
             interface: &packet.interface,
             ports: packet.ports,
             taken: others.collect(),
-            held: self.held_by(self.state.publications.values()),
+            held,
         };
         let opened = self.outside.host.share(&request)?;
         for note in &opened.notes {

@@ -18,6 +18,7 @@ impl Control {
         spec: &NetworkSpec,
     ) -> Result<Vec<(IpNet, IpAddr)>, ControlError> {
         let mut claims = self.claims();
+        claims.extend(self.vip_claims());
         if spec.host {
             // The host gets a route to the subnet: it must not hide one that it has.
             claims.extend(

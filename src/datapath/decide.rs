@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use super::balance;
 use super::inspect::TraceStep;
 use super::nodes;
 use crate::base::ids::{DomainId, NetworkId, PortId, UplinkId};
@@ -156,9 +157,12 @@ fn from_inside(tables: &Tables, from: &Port, key: &FlowKey, notes: &mut Notes) -
         });
         return Decision::Drop(DropReason::NoService);
     }
+    if let Some(decision) = balance::virtual_address(tables, from, key, notes) {
+        return decision;
+    }
     let gateway_of = gateway_owner(tables, key.dst);
     if gateway_of.is_some() || tables.is_host_addr(key.dst) {
-        if let Some(decision) = published(tables, key, notes) {
+        if let Some(decision) = published(tables, from, key, notes) {
             return decision;
         }
         notes.note("publish", || format!("nothing is published at {}:{}", key.dst, key.dst_port));
@@ -171,6 +175,17 @@ fn from_inside(tables: &Tables, from: &Port, key: &FlowKey, notes: &mut Notes) -
         notes.note("route", || format!("{} is the host's", key.dst));
         return Decision::Host(host);
     }
+    to_elsewhere(tables, from, network, key, notes)
+}
+
+/// To what is neither the gateway nor the host: a network of ours, or the world.
+fn to_elsewhere(
+    tables: &Tables,
+    from: &Port,
+    network: &Arc<Network>,
+    key: &FlowKey,
+    notes: &mut Notes,
+) -> Decision {
     match tables.route(key.dst) {
         Some(RouteTarget::Network(id)) if !network.guise.transparent => {
             to_network(tables, from, network, id, key, notes)
@@ -180,15 +195,26 @@ fn from_inside(tables: &Tables, from: &Port, key: &FlowKey, notes: &mut Notes) -
     }
 }
 
+/// To a service's backend that is none of our endpoints.
+pub(super) fn beyond(tables: &Tables, from: &Port, key: &FlowKey, notes: &mut Notes) -> Decision {
+    match tables.network_of(from.domain) {
+        Some(network) => to_elsewhere(tables, from, network, key, notes),
+        None => Decision::Drop(DropReason::NotForUs),
+    }
+}
+
 /// The network whose gateway has this address.
 fn gateway_owner(tables: &Tables, addr: Addr) -> Option<NetworkId> {
     let RouteTarget::Network(id) = tables.route(addr)? else { return None };
     tables.network(id)?.is_gateway(addr).then_some(id)
 }
 
-/// The publication at the packet's destination, if there is one that serves its family.
-fn published(tables: &Tables, key: &FlowKey, notes: &mut Notes) -> Option<Decision> {
-    let publication = tables.publications().lookup(key.proto, key.dst, key.dst_port)?;
+/// The publication or the node port at the packet's destination, if there is one that serves its family.
+fn published(tables: &Tables, from: &Port, key: &FlowKey, notes: &mut Notes) -> Option<Decision> {
+    let publication = tables.publications().lookup(key.proto, key.dst, key.dst_port);
+    let Some(publication) = publication else {
+        return balance::node_port(tables, from, key, notes);
+    };
     let target = publication.target(key.dst.family(), key.dst_port)?;
     notes.note("publish", || {
         format!("{}:{} is published, goes to {}:{}", key.dst, key.dst_port, target.0, target.1)
@@ -202,7 +228,12 @@ fn published(tables: &Tables, key: &FlowKey, notes: &mut Notes) -> Option<Decisi
 }
 
 /// The container sees the client's true address, unless its answer would then not come back to us.
-fn client_source(tables: &Tables, target: &Port, client: Addr, notes: &mut Notes) -> Snat {
+pub(super) fn client_source(
+    tables: &Tables,
+    target: &Port,
+    client: Addr,
+    notes: &mut Notes,
+) -> Snat {
     let Some(network) = tables.network_of(target.domain) else { return Snat::Keep };
     let inside = network.subnets.iter().any(|s| s.contains(client));
     let gateway = network.gateway(client.family());
@@ -343,6 +374,7 @@ fn is_the_host_s(tables: &Tables, from: &Port, key: &FlowKey) -> bool {
     let is_published = || {
         let publication = tables.publications().lookup(key.proto, key.dst, key.dst_port);
         publication.is_some_and(|p| p.target(key.dst.family(), key.dst_port).is_some())
+            || tables.services().by_node_port(key.proto, key.dst_port).is_some()
     };
     !uplink.is_ours(key.dst) || !(in_range || is_published())
 }
@@ -358,7 +390,7 @@ fn from_uplink(tables: &Tables, from: &Port, key: &FlowKey, notes: &mut Notes) -
         return Decision::Drop(DropReason::SpoofedInside);
     }
     if uplink.is_ours(key.dst) || tables.is_host_addr(key.dst) {
-        if let Some(decision) = published(tables, key, notes) {
+        if let Some(decision) = published(tables, from, key, notes) {
             return decision;
         }
         return Decision::OwnAddress(uplink.id);

@@ -26,6 +26,9 @@ pub struct FlowInfo {
     pub responder: (IpAddr, u16),
     /// Who the responder sees: differs from `initiator` after SNAT.
     pub seen_as: (IpAddr, u16),
+    /// The service that the initiator speaks to, if it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
     /// Packets by the initiator and by the responder.
     pub packets: [u64; 2],
     /// Bytes by the initiator and by the responder.

@@ -6,7 +6,10 @@
 //! (moby issue 8795). Idle flows are swept in slices, so that listings tell the truth soon and no pause
 //! grows with the number of flows.
 
+use std::ops::RangeInclusive;
+
 use super::Datapath;
+use super::balance;
 use super::decide::{self, Decision, Notes, Route, Snat};
 use super::hops::Hop;
 use super::inspect::FlowEnd;
@@ -14,7 +17,7 @@ use crate::base::time::Time;
 use crate::config::{Port, PortKind, Uplink};
 use crate::packet::Scope;
 use crate::stage::flow::{Binding, Direction, Endpoint, Flow, FlowIndex, MappingTable, PortPolicy};
-use crate::stage::service::publish::Publication;
+use crate::stage::service::{Publication, Service};
 use crate::wire::addr::Addr;
 
 /// Flows looked at in one slice: some 50 µs.
@@ -34,7 +37,10 @@ impl Datapath {
             self.flows.get_mut(index).generation = self.tables.generation();
             return true;
         }
-        let same = match decide::route(&self.tables, &from, key, &mut Notes::off()) {
+        let decision = balance::again(&self.tables, &from, &flow);
+        let decision =
+            decision.unwrap_or_else(|| decide::route(&self.tables, &from, key, &mut Notes::off()));
+        let same = match decision {
             Decision::Route(route) => {
                 let same = route.egress == responder
                     && route.to == (reply.src, reply.src_port)
@@ -135,34 +141,66 @@ impl Datapath {
         let old = self.tables.uplink(uplink.id).cloned();
         for publication in self.tables.publications().iter() {
             if let Some(old) = &old {
-                reserve_on(&mut self.mappings, old, publication, false);
+                reserve_on(&mut self.mappings, old, publication.into(), false);
             }
-            reserve_on(&mut self.mappings, uplink, publication, true);
+            reserve_on(&mut self.mappings, uplink, publication.into(), true);
+        }
+        for ports in self.tables.services().iter().flat_map(|service| node_ports(service)) {
+            if let Some(old) = &old {
+                reserve_on(&mut self.mappings, old, ports.clone(), false);
+            }
+            reserve_on(&mut self.mappings, uplink, ports, true);
+        }
+    }
+
+    /// Keeps masquerade away from a service's node ports, or lets it have them again.
+    pub(super) fn reserve_node_ports(&mut self, service: &Service, reserved: bool) {
+        for ports in node_ports(service) {
+            for uplink in self.tables.uplinks() {
+                reserve_on(&mut self.mappings, uplink, ports.clone(), reserved);
+            }
         }
     }
 
     /// Keeps masquerade away from published ports, or lets it have them again.
     pub(super) fn reserve(&mut self, publication: &Publication, reserved: bool) {
         for uplink in self.tables.uplinks() {
-            reserve_on(&mut self.mappings, uplink, publication, reserved);
+            reserve_on(&mut self.mappings, uplink, publication.into(), reserved);
         }
     }
 }
 
-fn reserve_on(
-    mappings: &mut MappingTable,
-    uplink: &Uplink,
-    publication: &Publication,
-    reserved: bool,
-) {
+/// Ports of the host that are somebody's.
+#[derive(Clone)]
+struct HostPorts {
+    addr: Option<Addr>,
+    proto: u8,
+    ports: RangeInclusive<u16>,
+}
+
+impl From<&Publication> for HostPorts {
+    fn from(publication: &Publication) -> Self {
+        let ports = publication.host_ports.clone();
+        Self { addr: publication.host_addr, proto: publication.proto, ports }
+    }
+}
+
+fn node_ports(service: &Service) -> impl Iterator<Item = HostPorts> {
+    service.fronts.iter().filter_map(|front| {
+        let port = front.node_port?;
+        Some(HostPorts { addr: None, proto: front.proto, ports: port..=port })
+    })
+}
+
+fn reserve_on(mappings: &mut MappingTable, uplink: &Uplink, held: HostPorts, reserved: bool) {
+    let HostPorts { addr: host_addr, proto, ports } = held;
     for (addr, _) in &uplink.addrs {
         let wild = |host: Addr| host.is_unspecified() && host.family() == addr.family();
-        if publication.host_addr.is_some_and(|host| host != *addr && !wild(host)) {
+        if host_addr.is_some_and(|host| host != *addr && !wild(host)) {
             continue;
         }
-        let (domain, proto) = (uplink.id.into(), publication.proto);
-        let outside = Endpoint { addr: *addr, domain, port: 0, proto };
-        let ports = publication.host_ports.clone();
+        let outside = Endpoint { addr: *addr, domain: uplink.id.into(), port: 0, proto };
+        let ports = ports.clone();
         if reserved {
             // More addresses than spaces: then nothing is masqueraded there either.
             let _ = mappings.reserve(&outside, ports);

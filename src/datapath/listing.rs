@@ -84,6 +84,7 @@ impl Datapath {
             target: (key.dst.ip(), key.dst_port),
             responder: (reply.src.ip(), reply.src_port),
             seen_as: (reply.dst.ip(), reply.dst_port),
+            service: self.service_of(key).map(str::to_owned),
             packets: BOTH.map(|dir| u64::from(flow.packets(dir))),
             bytes: BOTH.map(|dir| flow.bytes(dir)),
             idle_ms: u64::from(idle),

@@ -9,6 +9,7 @@
 //! [`frames`](Datapath::frames) for a batch from one port, [`tick`](Datapath::tick) when
 //! [`next_deadline`](Datapath::next_deadline) has come. Each fills an [`Output`].
 
+mod balance;
 mod commit;
 mod configure;
 mod counters;
@@ -168,6 +169,17 @@ impl Datapath {
             Delta::Publish(publication) => self.reserve(publication, true),
             Delta::Uplink(uplink) => self.uplink_changes(uplink),
             Delta::Resolvers(servers) => self.names.set_servers(servers),
+            Delta::Service(service, _) => {
+                if let Some(old) = self.tables.services().get(service.id).cloned() {
+                    self.reserve_node_ports(&old, false);
+                }
+                self.reserve_node_ports(service, true);
+            }
+            Delta::RemoveService(id) => {
+                if let Some(old) = self.tables.services().get(*id).cloned() {
+                    self.reserve_node_ports(&old, false);
+                }
+            }
             Delta::Unpublish(id) => {
                 if let Some(publication) = self.tables.publications().get(*id).cloned() {
                     self.reserve(&publication, false);
@@ -243,6 +255,7 @@ impl Datapath {
         if now < self.housekeeping {
             return;
         }
+        self.tables.services_mut().expire(now);
         let backlog = self.expire_flows(now);
         for fdb in self.fdbs.values_mut() {
             fdb.expire(now);
@@ -256,12 +269,14 @@ impl Datapath {
         let fdb = self.fdbs.values().filter_map(Fdb::next_expiry).min().map(housekeeping);
         let flows = self.flows.next_deadline(now).map(housekeeping);
         let mappings = self.mappings.next_deadline(now).map(housekeeping);
+        let clients = self.tables.services().next_deadline().map(housekeeping);
         let sweep = self.sweep.map(|_| now);
         let leases = self.leases.values().map(Lease::next_deadline).min();
         [
             fdb,
             flows,
             mappings,
+            clients,
             sweep,
             leases,
             self.neighbours.next_deadline(),

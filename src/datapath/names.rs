@@ -107,7 +107,12 @@ impl Datapath {
         let port = self.tables.port(client.port).ok_or(DropReason::PortGone)?;
         let network = self.tables.network_of(port.domain).ok_or(DropReason::PortGone)?;
         let stream = matches!(client.peer, Peer::Stream(_));
-        let answer = match dns::answer(self.tables.zone(network.id), query, stream) {
+        let own = dns::answer(self.tables.zone(network.id), query, stream);
+        let answer = match own {
+            Answer::Forward => dns::answer(self.tables.service_names(), query, stream),
+            own => own,
+        };
+        let answer = match answer {
             Answer::Known(answer) => answer,
             Answer::Forward if self.looks_outside(network) => {
                 return self.names.resolver.ask(now, client, query, &mut self.names.actions);

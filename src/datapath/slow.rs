@@ -297,7 +297,11 @@ impl Datapath {
         frame: &mut Frame<'_>,
     ) -> Result<(), DropReason> {
         match decision {
-            Decision::Route(route) => self.commit_routed(port, &route, slot, frame),
+            Decision::Route(route) => {
+                self.commit_routed(port, &route, slot, frame)?;
+                self.remember_client(frame.now, &slot.key, &route);
+                Ok(())
+            }
             Decision::Gateway => self.to_gateway(port, slot, frame),
             Decision::Host(host) => self.to_host(port, host, slot, frame),
             Decision::OwnAddress(uplink) => match self.by_mapping(uplink, &slot.key) {

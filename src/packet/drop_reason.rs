@@ -122,10 +122,14 @@ pub enum DropReason {
     TunnelVni,
     /// A datagram at our end of the tunnels that is no peer's.
     TunnelStranger,
+    /// The service has no backend that is ready.
+    NoBackend,
+    /// The service's policy wants a backend of this node, and there is none.
+    NoLocalBackend,
 }
 
 /// Reason, name and explanation, in the order of the enum (a test holds them together).
-const TABLE: [(DropReason, &str, &str); 58] = [
+const TABLE: [(DropReason, &str, &str); 60] = [
     (DropReason::Truncated, "truncated", "Shorter than its headers say"),
     (DropReason::Malformed, "malformed", "Contradictory or impossible header fields"),
     (DropReason::OffloadHeader, "offload-header", "A virtio-net header that contradicts its frame"),
@@ -263,6 +267,12 @@ const TABLE: [(DropReason, &str, &str); 58] = [
         DropReason::TunnelStranger,
         "tunnel-stranger",
         "A datagram at our end of the tunnels that is no peer's",
+    ),
+    (DropReason::NoBackend, "no-backend", "The service has no backend that is ready"),
+    (
+        DropReason::NoLocalBackend,
+        "no-local-backend",
+        "The service's policy wants a backend of this node, and there is none",
     ),
 ];
 

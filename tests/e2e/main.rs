@@ -34,6 +34,7 @@ mod published;
 mod refusals;
 mod resolver;
 mod same_network;
+mod services;
 mod share;
 mod socket_loop;
 mod sockets;

@@ -21,6 +21,7 @@ mod protocols;
 mod publish;
 mod router;
 mod scale;
+mod services;
 mod share;
 #[path = "../common/soak.rs"]
 mod soak;

@@ -31,7 +31,8 @@ fn named_world(options: NetworkOptions) -> (World, NetworkId, Host, Host) {
     let (a, web) = (world.endpoint(net), world.endpoint(net));
     world.apply(Delta::Names(net, Arc::new(Zone::default())));
     let addrs = FAMILIES.map(|family| web.addr(family).into()).to_vec();
-    let named = Named { names: vec!["web".into()], whole: "web.net0".into(), addrs };
+    let named =
+        Named { names: vec!["web".into()], whole: "web.net0".into(), addrs, ..Named::default() };
     world.apply(Delta::Name(net, web.port, Some(named.into())));
     world.apply(Delta::Resolvers([resolver(0), resolver(1)].into()));
     (world, net, a, web)

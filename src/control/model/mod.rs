@@ -7,6 +7,7 @@ mod cluster;
 mod endpoint;
 mod network;
 mod node;
+mod service;
 mod status;
 mod uplink;
 mod views;
@@ -19,6 +20,10 @@ pub use endpoint::{
 };
 pub use network::{NetworkInfo, NetworkSpec, NetworkUpdate, SubnetInfo};
 pub use node::{NodeSpec, PeerSpec, PeerView};
+pub use service::{
+    Affinity, BackendHost, BackendInfo, BackendSpec, Policy, ServiceInfo, ServicePort, ServiceSpec,
+    ServiceSpecError, ServiceUpdate, node_port_range,
+};
 pub use status::{ErrorBody, ErrorCode, EventInfo, EventKind, StatusInfo};
 pub use uplink::{PacketSpec, SharedInfo, UplinkInfo, UplinkKind, UplinkSpec};
 pub use views::{

@@ -60,6 +60,9 @@ pub enum EventKind {
     NodeLost,
     NodeRemoved,
     ClusterTrouble,
+    ServiceCreated,
+    ServiceUpdated,
+    ServiceRemoved,
 }
 
 /// Something that happened.

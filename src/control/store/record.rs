@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::base::ids::{NetworkId, PortId, PublicationId, UplinkId};
-use crate::control::model::{NamespaceId, PortRange, Proto, UplinkSpec};
+use crate::base::ids::{NetworkId, PortId, PublicationId, ServiceId, UplinkId};
+use crate::control::model::{NamespaceId, PortRange, Proto, ServiceSpec, UplinkSpec};
 use crate::wire::mac::Mac;
 
 /// A network.
@@ -115,6 +115,17 @@ pub struct PublicationRecord {
     pub proto: Proto,
 }
 
+/// A service.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ServiceRecord {
+    /// Its number.
+    pub id: ServiceId,
+    /// As asked for, with the addresses and ports that were chosen.
+    pub spec: ServiceSpec,
+    /// When it was made.
+    pub created_ms: u64,
+}
+
 /// Everything in a store.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Snapshot {
@@ -126,6 +137,8 @@ pub struct Snapshot {
     pub endpoints: Vec<EndpointRecord>,
     /// Publications.
     pub publications: Vec<PublicationRecord>,
+    /// Services.
+    pub services: Vec<ServiceRecord>,
 }
 
 /// A kind of record.
@@ -139,6 +152,8 @@ pub enum Kind {
     Endpoint,
     /// Publications.
     Publication,
+    /// Services.
+    Service,
 }
 
 /// One change of the store.
@@ -154,7 +169,8 @@ pub struct Change {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 4] = [Self::Network, Self::Uplink, Self::Endpoint, Self::Publication];
+    pub const ALL: [Self; 5] =
+        [Self::Network, Self::Uplink, Self::Endpoint, Self::Publication, Self::Service];
 
     /// Name of its table.
     pub const fn table(self) -> &'static str {
@@ -163,6 +179,7 @@ impl Kind {
             Self::Uplink => "uplinks",
             Self::Endpoint => "endpoints",
             Self::Publication => "publications",
+            Self::Service => "services",
         }
     }
 }
@@ -216,6 +233,13 @@ impl Record for PublicationRecord {
     }
 }
 
+impl Record for ServiceRecord {
+    const KIND: Kind = Kind::Service;
+    fn key(&self) -> String {
+        self.id.0.to_string()
+    }
+}
+
 impl Snapshot {
     /// Adds one record from its text; the error says which one and why.
     pub fn add(&mut self, kind: Kind, key: &str, json: &str) -> Result<(), String> {
@@ -224,6 +248,7 @@ impl Snapshot {
             Kind::Uplink => push(&mut self.uplinks, json),
             Kind::Endpoint => push(&mut self.endpoints, json),
             Kind::Publication => push(&mut self.publications, json),
+            Kind::Service => push(&mut self.services, json),
         };
         parsed.map_err(|e| format!("record {key} of {} does not parse: {e}", kind.table()))
     }

@@ -1,10 +1,13 @@
 use std::io::{Seek, SeekFrom, Write};
 
 use super::*;
-use crate::base::ids::{NetworkId, PortId, PublicationId, UplinkId};
-use crate::control::model::{PacketSpec, PortRange, Proto, UplinkKind, UplinkSpec};
+use crate::base::ids::{NetworkId, PortId, PublicationId, ServiceId, UplinkId};
+use crate::control::model::{
+    Affinity, PacketSpec, PortRange, Proto, ServiceSpec, UplinkKind, UplinkSpec,
+};
 use crate::control::store::record::{
-    EndpointRecord, HostRecord, NetworkRecord, PublicationRecord, Record, UplinkRecord,
+    EndpointRecord, HostRecord, NetworkRecord, PublicationRecord, Record, ServiceRecord,
+    UplinkRecord,
 };
 
 fn snapshot() -> Snapshot {
@@ -56,11 +59,20 @@ fn snapshot() -> Snapshot {
         ports: PortRange::new(9000, 9010).unwrap(),
         proto: Proto::Udp,
     };
+    let spec = ServiceSpec {
+        name: "shop".into(),
+        ports: vec!["80:8080/tcp".parse().unwrap()],
+        selector: [("app".to_owned(), "shop".to_owned())].into(),
+        affinity: Some(Affinity::DEFAULT),
+        ..ServiceSpec::default()
+    };
+    let service = ServiceRecord { id: ServiceId(3), spec, created_ms: 9 };
     Snapshot {
         networks: vec![network],
         uplinks: vec![uplink],
         endpoints: vec![endpoint],
         publications: vec![publication],
+        services: vec![service],
     }
 }
 
@@ -69,6 +81,7 @@ fn puts(snapshot: &Snapshot) -> Vec<Change> {
     changes.extend(snapshot.uplinks.iter().map(Record::put));
     changes.extend(snapshot.endpoints.iter().map(Record::put));
     changes.extend(snapshot.publications.iter().map(Record::put));
+    changes.extend(snapshot.services.iter().map(Record::put));
     changes
 }
 

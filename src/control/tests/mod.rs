@@ -7,6 +7,7 @@ mod nodes;
 mod publications;
 mod queries;
 mod restart;
+mod services;
 mod share;
 mod uplinks;
 
@@ -369,6 +370,7 @@ fn refused<T: std::fmt::Debug>(
 
 /// All that a refused request could have changed.
 fn everything(daemon: &Daemon, control: &Control) -> String {
+    let services = control.services();
     let world = daemon.fake.world();
     let ports: Vec<_> = world.tables.ports().collect();
     let interfaces = world.interfaces.keys().collect::<Vec<_>>();
@@ -377,7 +379,7 @@ fn everything(daemon: &Daemon, control: &Control) -> String {
         control.networks(),
         control.uplinks(),
         control.endpoints(),
-        control.ports(None).unwrap(),
+        (control.ports(None).unwrap(), services),
         daemon.store.len(),
         world.kept,
         world.listening.keys(),

@@ -14,6 +14,7 @@ fn flow(from: PortId, to: PortId) -> FlowInfo {
         target: (ip("10.20.0.3"), 80),
         responder: (ip("10.20.0.3"), 80),
         seen_as: (ip("10.20.0.2"), 1),
+        service: None,
         packets: [1, 1],
         bytes: [60, 60],
         idle_ms: 0,

@@ -217,6 +217,7 @@ mod tests {
             names: Vec::new(),
             whole: "web.blue".to_owned(),
             addrs: vec![addr("10.20.0.2"), addr("fd20::2")],
+            ..Named::default()
         };
         zone.put(PortId(1), Some(web.into()));
         zone

@@ -51,7 +51,8 @@ impl<'a> Scene<'a> {
         let mut zone = Zone::new(vec![(Addr::from_v4_bytes([10, 20, 0, 0]), 24)]);
         (0..100).for_each(|n| zone.add("all", Addr::from_v4_bytes([10, 20, 0, n])));
         let (names, whole) = (vec!["web".to_owned()], "web.blue".to_owned());
-        let named = Named { names, whole, addrs: vec![HOST, Addr::LOOPBACK_V6] };
+        let named =
+            Named { names, whole, addrs: vec![HOST, Addr::LOOPBACK_V6], ..Named::default() };
         zone.put(PortId(1), Some(named.into()));
         let service = Service { port: 80, target: "web".to_owned() };
         zone.add_service("_http._tcp.web", service);

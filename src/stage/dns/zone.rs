@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use crate::base::ids::PortId;
+use crate::base::ids::{PortId, ServiceId};
 use crate::wire::addr::Addr;
 
 /// A service at a name (RFC 2782).
@@ -19,7 +19,8 @@ pub struct Service {
     pub target: String,
 }
 
-/// What one endpoint is called. Names are in lower case: RFC 4343 has them compared so.
+/// What one endpoint, or one service of several, is called. Names are in lower case: RFC 4343 has them
+/// compared so.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Named {
     /// All its names.
@@ -28,12 +29,23 @@ pub struct Named {
     pub whole: String,
     /// Its addresses.
     pub addrs: Vec<Addr>,
+    /// Services under names such as `_http._tcp.web`.
+    pub services: Vec<(String, Service)>,
+    /// Names of single addresses beside, which services lead to.
+    pub parts: Vec<(String, Addr)>,
+}
+
+/// Who has names.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Owner {
+    Endpoint(PortId),
+    Service(ServiceId),
 }
 
 /// Names and addresses of one network.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Zone {
-    endpoints: HashMap<PortId, Arc<Named>>,
+    owners: HashMap<Owner, Arc<Named>>,
     names: HashMap<String, Vec<Addr>>,
     services: HashMap<String, Vec<Service>>,
     addrs: HashMap<Addr, String>,
@@ -48,16 +60,45 @@ impl Zone {
 
     /// Says what an endpoint is called from now on; nothing, if it is gone.
     pub fn put(&mut self, endpoint: PortId, named: Option<Arc<Named>>) {
-        if let Some(old) = self.endpoints.remove(&endpoint) {
-            old.names.iter().for_each(|name| self.remove(name, &old.addrs));
-            old.addrs.iter().for_each(|addr| drop(self.addrs.remove(addr)));
+        self.put_owner(Owner::Endpoint(endpoint), named);
+    }
+
+    /// Says what a service is called from now on; nothing, if it is gone.
+    pub fn put_service(&mut self, service: ServiceId, named: Option<Arc<Named>>) {
+        self.put_owner(Owner::Service(service), named);
+    }
+
+    fn put_owner(&mut self, owner: Owner, named: Option<Arc<Named>>) {
+        if let Some(old) = self.owners.remove(&owner) {
+            self.take_out(&old);
         }
         let Some(named) = named else { return };
         for addr in &named.addrs {
             named.names.iter().for_each(|name| self.add(name, *addr));
-            self.addrs.insert(*addr, named.whole.clone());
+            if !named.whole.is_empty() {
+                self.addrs.insert(*addr, named.whole.clone());
+            }
         }
-        self.endpoints.insert(endpoint, named);
+        named.parts.iter().for_each(|(name, addr)| self.add(name, *addr));
+        for (name, service) in &named.services {
+            self.add_service(name, service.clone());
+        }
+        self.owners.insert(owner, named);
+    }
+
+    fn take_out(&mut self, old: &Named) {
+        old.names.iter().for_each(|name| self.remove(name, &old.addrs));
+        old.parts.iter().for_each(|(name, addr)| self.remove(name, &[*addr]));
+        if !old.whole.is_empty() {
+            old.addrs.iter().for_each(|addr| drop(self.addrs.remove(addr)));
+        }
+        for (name, service) in &old.services {
+            let Some(services) = self.services.get_mut(name) else { continue };
+            services.retain(|other| other != service);
+            if services.is_empty() {
+                self.services.remove(name);
+            }
+        }
     }
 
     /// Adds an address to a name; several containers may share an alias.
@@ -119,7 +160,8 @@ mod tests {
         let named = |n: u8, names: &[&str]| {
             let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
             let whole = names[0].clone();
-            Some(Arc::new(Named { names, whole, addrs: vec![Addr::from_v4_bytes([10, 0, 0, n])] }))
+            let addrs = vec![Addr::from_v4_bytes([10, 0, 0, n])];
+            Some(Arc::new(Named { names, whole, addrs, ..Named::default() }))
         };
         let mut zone = Zone::default();
         zone.put(PortId(1), named(1, &["a", "shop", "a"]));

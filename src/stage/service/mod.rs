@@ -1,5 +1,13 @@
-//! Services: published ports.
+//! Services: published ports, and virtual addresses with several backends.
+//!
+//! A published port leads to one endpoint ([`publish`]). A service ([`ServiceTable`]) has addresses of its
+//! own and any number of backends; which one serves a connection is looked up in a table ([`Maglev`]).
 
+mod affinity;
+mod maglev;
 pub mod publish;
+mod table;
 
+pub use maglev::{Maglev, identity};
 pub use publish::{Publication, PublishError, PublishTable};
+pub use table::{Backend, Found, Front, Pool, Service, ServiceTable, Traffic};
