@@ -71,7 +71,7 @@ impl Control {
             return Ok(());
         }
         if let Some(claim) = self.nodes.claims().find(|c| any_overlap(&spec.subnets, c.net)) {
-            return Err(taken("this node", claim));
+            return Err(taken("this node", &claim));
         }
         let same = |old: &NodeSpec| {
             old.port == spec.port
@@ -223,7 +223,7 @@ impl Control {
         });
         let mut claims = mine.chain(others).chain(networks);
         if let Some(claim) = claims.find(|claim| any_overlap(&spec.subnets, claim.net)) {
-            return Err(taken(&format!("node {name}"), claim));
+            return Err(taken(&format!("node {name}"), &claim));
         }
         let mac = spec.mac.unwrap_or_else(|| mac_of(&spec.subnets));
         let at = (Addr::from(spec.address), spec.port.unwrap_or(own.port));
@@ -246,7 +246,7 @@ fn no_node(peer: &str) -> ControlError {
     )
 }
 
-fn taken(who: &str, claim: Claim) -> ControlError {
+fn taken(who: &str, claim: &Claim) -> ControlError {
     ControlError::invalid(
         format!("a subnet of {who} overlaps {}, which {} has", claim.net, claim.holder),
         "give every node and network subnets of its own",
