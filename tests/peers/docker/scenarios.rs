@@ -59,9 +59,8 @@ fn port_mapped_hairpin_tcp_and_udp_and_access_from_another_network() {
             echo "$who $at: $tcp ${{udp:-nothing}}"; done; done; docker rm -f $kind-web >/dev/null; }}
         each scenario"#
     ));
-    let line = |who, at, tcp, udp| format!("{who} {at}: {tcp} {udp}\n");
     let all = |who: &str, tcp: &str, udp: &str| {
-        line(who, "4:192.0.2.7", tcp, udp) + &line(who, "6:[2001:db8::7]", tcp, udp)
+        format!("{who} 4:192.0.2.7: {tcp} {udp}\n{who} 6:[2001:db8::7]: {tcp} {udp}\n")
     };
     // docker-proxy answers a container's datagram from another address than it was sent to.
     let bridge: String = ["web", "near", "far"].map(|who| all(who, "gateway", "nothing")).concat();
