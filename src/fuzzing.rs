@@ -26,7 +26,14 @@ pub const TARGETS: &[Target] = &[
     ("cluster", crate::control::cluster::fuzz::fuzz),
     ("docker", crate::adapters::docker::fuzz::fuzz),
     ("tunnel", crate::stage::tunnel::fuzz::fuzz),
+    ("engines", engines),
 ];
+
+/// What container engines say, read as each of their protocols.
+pub fn engines(data: &[u8]) {
+    crate::adapters::cni::fuzz_configuration(data);
+    crate::adapters::netavark::fuzz_input(data);
+}
 
 /// Options of TCP and NDP, and checksums, over arbitrary bytes.
 pub fn wire(data: &[u8]) {

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::http::{self, HttpError, Lines, Reply};
 use super::paths::RuntimeDir;
-use super::types::{NetworkQuery, StopRequest, UnpublishQuery};
+use super::types::{InterfaceQuery, NetworkQuery, StopRequest, UnpublishQuery};
 use crate::control::model::{
     CaptureSpec, Deleted, EndpointInfo, EndpointUpdate, ErrorBody, EventInfo, FdbView, FlowQuery,
     FlowView, NeighbourView, NetworkInfo, NetworkSpec, NetworkUpdate, NodeEndpoint, NodeInfo,
@@ -204,6 +204,27 @@ impl Client {
         update: &EndpointUpdate,
     ) -> Result<Vec<EndpointInfo>> {
         self.send(Method::PATCH, &format!("/v1/endpoints/{}", encode(name)), update)
+    }
+
+    /// What an engine's container has: all of it, or one interface.
+    pub fn endpoints_of(
+        &self,
+        container_id: &str,
+        ifname: Option<&str>,
+    ) -> Result<Vec<EndpointInfo>> {
+        let query = query_string(&InterfaceQuery { ifname: ifname.map(ToOwned::to_owned) });
+        self.get(&format!("/v1/containers/{}{query}", encode(container_id)))
+    }
+
+    /// Detaches what an engine's container has; says what it was, which may be nothing.
+    pub fn detach_container(
+        &self,
+        container_id: &str,
+        ifname: Option<&str>,
+    ) -> Result<Vec<EndpointInfo>> {
+        let query = query_string(&InterfaceQuery { ifname: ifname.map(ToOwned::to_owned) });
+        let target = format!("/v1/containers/{}{query}", encode(container_id));
+        self.reply(Method::DELETE, &target, NOTHING)
     }
 
     /// All publications.

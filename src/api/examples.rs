@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::types::StopRequest;
+use crate::attach::protocol::{RateLimit, RateLimits};
 use crate::base::ids::{NetworkId, PortId, PublicationId, ServiceId, UplinkId};
 use crate::control::model::{
     Affinity, BackendHost, BackendInfo, BackendSpec, CaptureSide, CaptureSpec, Deleted,
@@ -128,6 +129,11 @@ fn endpoint() -> EndpointInfo {
         aliases: vec![text("www")],
         pid: Some(4711),
         netns: Some(NamespaceId { dev: 4, ino: 4_026_532_000 }),
+        container_id: Some(text("5f2e6c0d9b1a")),
+        rate: RateLimits {
+            ingress: Some(RateLimit { rate: 100_000_000, burst: None }),
+            egress: None,
+        },
         state: EndpointState::Up,
         published: vec![publication()],
         since_ms: 1_795_500_000_000,
@@ -192,6 +198,7 @@ fn network() -> NetworkInfo {
             subnet: net("10.20.0.0/24"),
             gateway: ip("10.20.0.1"),
             used: 1,
+            capacity: 253,
         }],
         gateway_mac: MAC,
         internal: false,

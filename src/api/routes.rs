@@ -11,7 +11,9 @@ use axum::routing::{MethodRouter, delete, get, patch, post};
 
 use super::body::{Body, Query};
 use super::server::{Problem, Service};
-use super::types::{EventsQuery, ForceQuery, NetworkQuery, StopRequest, UnpublishQuery};
+use super::types::{
+    EventsQuery, ForceQuery, InterfaceQuery, NetworkQuery, StopRequest, UnpublishQuery,
+};
 use crate::control::model::{
     CaptureSpec, Deleted, EndpointUpdate, FlowQuery, NetworkSpec, NetworkUpdate, PublishRequest,
     ServiceSpec, ServiceUpdate, TraceQuery, UplinkSpec,
@@ -61,6 +63,8 @@ pub(super) fn all() -> Vec<Route> {
         route("GET", "/v1/endpoints/{name}", "Show the endpoints of a container", None, Some("EndpointInfo[]"), get(endpoint)),
         with_query(&["network"], route("PATCH", "/v1/endpoints/{name}", "Change name, labels and aliases of a container", Some("EndpointUpdate"), Some("EndpointInfo[]"), patch(update_endpoint))),
         with_query(&["network"], route("DELETE", "/v1/endpoints/{name}", "Detach a container", None, Some("EndpointInfo[]"), delete(detach))),
+        with_query(&["ifname"], route("GET", "/v1/containers/{id}", "Show what an engine's container has, by the engine's name for it", None, Some("EndpointInfo[]"), get(endpoints_of))),
+        with_query(&["ifname"], route("DELETE", "/v1/containers/{id}", "Detach an engine's container; no error if there is nothing", None, Some("EndpointInfo[]"), delete(detach_container))),
         with_query(&["network"], route("POST", "/v1/endpoints/{name}/publications", "Publish ports of a container", Some("PublishRequest"), Some("PublicationInfo[]"), post(publish))),
         with_query(&["spec", "network"], route("DELETE", "/v1/endpoints/{name}/publications", "Take published ports back", None, Some("PublicationInfo[]"), delete(unpublish))),
         route("GET", "/v1/nodes", "List the nodes of the cluster", None, Some("NodeInfo[]"), get(nodes)),
@@ -196,6 +200,22 @@ async fn detach(
 ) -> Answer {
     let network = query.network;
     ask(service, move |control| control.detach(&name, network.as_deref(), "as asked for")).await
+}
+
+async fn endpoints_of(
+    State(service): State<Service>,
+    Path(id): Path<String>,
+    Query(query): Query<InterfaceQuery>,
+) -> Answer {
+    ask(service, move |control| Ok(control.endpoints_of(&id, query.ifname.as_deref()))).await
+}
+
+async fn detach_container(
+    State(service): State<Service>,
+    Path(id): Path<String>,
+    Query(query): Query<InterfaceQuery>,
+) -> Answer {
+    ask(service, move |control| control.detach_container(&id, query.ifname.as_deref())).await
 }
 
 async fn publish(

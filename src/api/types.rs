@@ -30,6 +30,15 @@ pub struct ForceQuery {
     pub force: bool,
 }
 
+/// Query of `GET` and `DELETE /v1/containers/{id}`.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InterfaceQuery {
+    /// Only this interface.
+    #[serde(default)]
+    pub ifname: Option<String>,
+}
+
 /// Query of what concerns a container's endpoint on one network.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

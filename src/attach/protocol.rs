@@ -94,9 +94,12 @@ pub struct AttachRequest {
     /// The container's first process, if the attacher started it.
     #[serde(default)]
     pub pid: Option<u32>,
-    /// An upper bound of bits a second in each direction.
+    /// Where in the network's subnets addresses are to be chosen; anywhere if empty.
     #[serde(default)]
-    pub rate: Option<u64>,
+    pub within: Vec<AddressSpan>,
+    /// How fast it may receive and send.
+    #[serde(default, rename = "limits")]
+    pub rate: RateLimits,
 }
 
 impl AttachRequest {
@@ -116,9 +119,40 @@ impl AttachRequest {
             container_id: None,
             netns: None,
             pid: None,
-            rate: None,
+            within: Vec::new(),
+            rate: RateLimits::default(),
         }
     }
+}
+
+/// Addresses of one family, from `first` to `last`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AddressSpan {
+    /// The first one.
+    pub first: IpAddr,
+    /// The last one.
+    pub last: IpAddr,
+}
+
+/// Rate limits, from the container's point of view.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct RateLimits {
+    /// Of what it receives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingress: Option<RateLimit>,
+    /// Of what it sends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<RateLimit>,
+}
+
+/// A rate limit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RateLimit {
+    /// Bits a second.
+    pub rate: u64,
+    /// Bits at once after a pause; chosen by the daemon if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst: Option<u64>,
 }
 
 /// The daemon's answer.

@@ -5,6 +5,8 @@
 
 mod attach;
 mod capture;
+mod cni;
+mod cni_install;
 mod daemon;
 mod demo;
 mod docker_plugin;
@@ -123,6 +125,9 @@ enum Command {
     Pasta(dropin::Words),
     /// Serve Docker's networks of the driver `wharf`
     DockerPlugin(docker_plugin::DockerPlugin),
+    /// Be found by container runtimes as a CNI plugin
+    #[command(subcommand)]
+    Cni(cni_install::Command),
     /// Keep containers' interfaces while there is no daemon; started by it
     Holder(holder::Holder),
     /// Print a completion script
@@ -138,6 +143,10 @@ enum Command {
 pub fn main() -> u8 {
     let words: Vec<String> =
         std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    // First of all: it runs once for every container.
+    if let Some(code) = cni::serve(&words) {
+        return code;
+    }
     // Before our own parser, whose global options are not theirs.
     if let Some((role, arguments)) = dropin::Role::of_line(&words) {
         return role.run(arguments);
@@ -182,6 +191,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Slirp(words) => Ok(dropin::Role::Slirp.run(&words.words)),
         Command::Pasta(words) => Ok(dropin::Role::Pasta.run(&words.words)),
         Command::DockerPlugin(args) => docker_plugin::run(global, &args),
+        Command::Cni(command) => cni_install::run(global, &command),
         Command::Holder(args) => holder::run(global, &args),
         Command::Completions(args) => generate::completions(&args),
         Command::Man(args) => generate::man(global, &args),

@@ -215,6 +215,7 @@ mod tests {
             subnet: subnet.parse().unwrap(),
             gateway: gateway.parse().unwrap(),
             used: 2,
+            capacity: 253,
         };
         NetworkInfo {
             id: NetworkId(1),

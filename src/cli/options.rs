@@ -10,7 +10,7 @@ use clap::Args;
 use super::output::Failure;
 use crate::api::client::Client;
 use crate::api::paths::RuntimeDir;
-use crate::attach::protocol::AttachRequest;
+use crate::attach::protocol::{AttachRequest, RateLimit, RateLimits};
 use crate::wire::mac::Mac;
 
 /// The default network's name.
@@ -91,6 +91,12 @@ pub(crate) struct EndpointOptions {
     /// MAC address, of the first network
     #[arg(long, value_name = "MAC")]
     pub(crate) mac: Option<Mac>,
+    /// Limit of bits a second, of each network
+    ///
+    /// `100M` for each direction, `100M/20M` for what it receives and what it sends, `-/20M` for one only.
+    /// k, M and G are thousands, millions and thousands of millions.
+    #[arg(long, value_name = "RATE")]
+    pub(crate) rate: Option<RateOption>,
     /// Label of the container; may be repeated
     #[arg(long = "label", short = 'l', value_name = "KEY=VALUE")]
     pub(crate) labels: Vec<Label>,
@@ -106,6 +112,7 @@ impl EndpointOptions {
         request.labels =
             self.labels.iter().cloned().map(|l| (l.key, l.value)).collect::<BTreeMap<_, _>>();
         request.aliases.clone_from(&self.aliases);
+        request.rate = self.rate.map(|rate| rate.0).unwrap_or_default();
         if first {
             request.publish.clone_from(&self.publish);
             (request.ip, request.ip6, request.mac) = (self.ip, self.ip6, self.mac);
@@ -121,9 +128,51 @@ impl EndpointOptions {
             (self.ip6.is_some(), "--ip6"),
             (self.mac.is_some(), "--mac"),
             (!self.aliases.is_empty(), "--alias"),
+            (self.rate.is_some(), "--rate"),
         ];
         wishes.into_iter().find(|(wished, _)| *wished).map(|(_, name)| name)
     }
+}
+
+/// `R`, `IN/OUT`, `-/OUT`, `IN/-`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct RateOption(RateLimits);
+
+impl FromStr for RateOption {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (ingress, egress) = text.split_once('/').unwrap_or((text, text));
+        let (ingress, egress) = (rate(ingress)?, rate(egress)?);
+        if ingress.is_none() && egress.is_none() {
+            return Err("leave it out for no limit".to_owned());
+        }
+        Ok(Self(RateLimits { ingress, egress }))
+    }
+}
+
+/// `12.5M`: bits a second.
+fn rate(text: &str) -> Result<Option<RateLimit>, String> {
+    if text == "-" {
+        return Ok(None);
+    }
+    let wrong = || format!("`{text}` is not a rate such as 500k, 100M or 2.5G (bits a second)");
+    let number = text.strip_suffix("bit").unwrap_or(text);
+    let (number, unit) = match number.char_indices().last().ok_or_else(wrong)? {
+        (at, 'k' | 'K') => (&number[..at], 1_000),
+        (at, 'M' | 'm') => (&number[..at], 1_000_000),
+        (at, 'G' | 'g') => (&number[..at], 1_000_000_000),
+        _ => (number, 1_u64),
+    };
+    let (whole, part) = number.split_once('.').unwrap_or((number, "0"));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    if !digits(whole) || !digits(part) || part.len() > 9 {
+        return Err(wrong());
+    }
+    let whole: u64 = whole.parse().map_err(|_| wrong())?;
+    let part = part.parse::<u64>().map_err(|_| wrong())? * unit / 10_u64.pow(part.len() as u32);
+    let rate = whole.checked_mul(unit).and_then(|bits| bits.checked_add(part)).ok_or_else(wrong)?;
+    Ok(Some(RateLimit { rate, burst: None }))
 }
 
 /// `KEY=VALUE`; the value may be missing.
@@ -288,6 +337,23 @@ mod tests {
         assert_eq!((label.key.as_str(), label.value.as_str()), ("tier", "web=1"));
         assert_eq!("tier".parse::<Label>().unwrap().value, "");
         assert!("=x".parse::<Label>().is_err());
+    }
+
+    #[test]
+    fn a_rate_is_read_for_one_or_both_directions() {
+        let read = |text: &str| {
+            let limits = text.parse::<RateOption>()?.0;
+            Ok::<_, String>((limits.ingress.map(|l| l.rate), limits.egress.map(|l| l.rate)))
+        };
+        assert_eq!(read("100M"), Ok((Some(100_000_000), Some(100_000_000))));
+        assert_eq!(read("2.5G/500kbit"), Ok((Some(2_500_000_000), Some(500_000))));
+        assert_eq!(read("-/20000"), Ok((None, Some(20_000))));
+        assert_eq!(read("1g/-"), Ok((Some(1_000_000_000), None)));
+        for wrong in
+            ["", "-", "-/-", "M", "1.M", ".5M", "1T", "-5M", "1/2/3", "99999999999999G", "é"]
+        {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

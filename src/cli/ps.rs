@@ -84,6 +84,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::attach::protocol::RateLimits;
     use crate::base::ids::{PortId, PublicationId};
     use crate::control::model::{PortRange, Proto, PublicationInfo};
 
@@ -102,6 +103,8 @@ mod tests {
             aliases: vec!["www".to_owned()],
             pid: Some(4711),
             netns: None,
+            container_id: None,
+            rate: RateLimits::default(),
             state: EndpointState::Up,
             published: vec![PublicationInfo {
                 id: PublicationId(1),

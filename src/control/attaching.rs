@@ -4,13 +4,14 @@ use std::net::IpAddr;
 
 use super::compile;
 use super::error::ControlError;
+use super::ipam::range::AddressRange;
 use super::ipam::{IpamError, mac_for};
 use super::model::{EventKind, NamespaceId, PublishSpec};
 use super::networks::in_words;
 use super::state::NetworkState;
 use super::store::record::{EndpointRecord, Record};
-use super::{Control, names, random};
-use crate::attach::protocol::{AttachRequest, Attached};
+use super::{Control, names, random, rates};
+use crate::attach::protocol::{AddressSpan, AttachRequest, Attached};
 use crate::io::tap::{Tap, is_interface_name};
 use crate::wire::mac::Mac;
 
@@ -48,6 +49,7 @@ impl Control {
         self.install_publications(planned);
         self.retarget(&record.name);
         self.plug(&record.id, record.port, taps);
+        self.limit(&record);
         self.refresh_host_addresses();
         let network = self.state.network_name(record.network).to_owned();
         let text = format!(
@@ -81,12 +83,7 @@ impl Control {
                 "use up to 15 printable characters without `/` and `:`, such as eth0",
             ));
         }
-        if request.rate.is_some() {
-            return Err(ControlError::unsupported(
-                "rate limits are not part of this version",
-                "leave --rate out",
-            ));
-        }
+        rates::check(&request.rate)?;
         let netns = request.netns.map(|ns| NamespaceId { dev: ns.dev, ino: ns.ino });
         self.check_container(&name, request, netns)?;
         let specs = request.publish.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
@@ -103,12 +100,14 @@ impl Control {
             pid: request.pid,
             netns,
             container_id: request.container_id.clone(),
+            rate: request.rate,
             since_ms: self.now(),
         };
         Ok((record, specs))
     }
 
-    /// A name is one container's, which may be on several networks but once on each.
+    /// A name is one container's, which may be on several networks; twice on one only if its engine, which
+    /// gave it an identity, wants two interfaces there.
     fn check_container(
         &self,
         name: &str,
@@ -118,9 +117,12 @@ impl Control {
         for endpoint in self.state.named(name) {
             let record = &endpoint.record;
             let network = self.state.network_name(record.network);
-            let same_container = (netns.is_some() && record.netns == netns)
-                || (request.container_id.is_some() && record.container_id == request.container_id);
-            if same_container && network != request.network {
+            let same_id =
+                request.container_id.is_some() && record.container_id == request.container_id;
+            let same_container = same_id || (netns.is_some() && record.netns == netns);
+            let another =
+                network != request.network || (same_id && record.ifname != request.ifname);
+            if same_container && another {
                 continue;
             }
             let addrs = in_words(record.addrs.iter().map(IpAddr::to_string));
@@ -141,7 +143,7 @@ impl Control {
             |network| {
                 let wished = [request.ip.map(IpAddr::V4), request.ip6.map(IpAddr::V6)];
                 let wished: Vec<IpAddr> = wished.into_iter().flatten().collect();
-                take_from(network, &wished, &record.name)
+                take_from(network, &wished, &request.within, &record.name)
             },
         );
         taken.map_err(|error| {
@@ -230,14 +232,34 @@ impl Control {
     }
 }
 
+/// The next address of a range; of the first of these spans that has one left, if some lie in it.
+fn choose(
+    range: &mut AddressRange,
+    within: &[AddressSpan],
+    holder: &str,
+) -> Result<IpAddr, IpamError> {
+    let subnet = range.subnet();
+    let mut spans = within.iter().filter(|s| subnet.contains(&s.first) && subnet.contains(&s.last));
+    let Some(span) = spans.next() else { return range.allocate(holder) };
+    let mut got = range.allocate_in(span.first, span.last, holder);
+    for span in spans {
+        if got.is_err() {
+            got = range.allocate_in(span.first, span.last, holder);
+        }
+    }
+    got
+}
+
 /// Takes one address from each range; gives all back when one cannot be had.
 fn take_from(
     network: &mut NetworkState,
     wished: &[IpAddr],
+    within: &[AddressSpan],
     holder: &str,
 ) -> Result<Vec<IpAddr>, IpamError> {
     let fits = |wish: &IpAddr| network.ranges.iter().any(|r| r.subnet().contains(wish));
-    if let Some(addr) = wished.iter().find(|wish| !fits(wish)) {
+    let ends = within.iter().flat_map(|span| [&span.first, &span.last]);
+    if let Some(addr) = wished.iter().chain(ends).find(|wish| !fits(wish)) {
         let subnets = in_words(network.ranges.iter().map(|r| r.subnet().to_string()));
         return Err(IpamError::Outside { addr: *addr, subnets });
     }
@@ -249,7 +271,7 @@ fn take_from(
         let wish = wished.iter().copied().find(|w| w.is_ipv4() == v4);
         let got = match wish {
             Some(addr) => range.reserve(addr, &holder).map(|()| addr),
-            None => range.allocate(&holder),
+            None => choose(range, within, &holder),
         };
         match got {
             Ok(addr) => taken.push(addr),

@@ -33,6 +33,28 @@ impl Control {
         Ok(gone)
     }
 
+    /// What an engine's container has: all of it, or the interface of that name.
+    pub fn endpoints_of(&self, container_id: &str, ifname: Option<&str>) -> Vec<EndpointInfo> {
+        let all = self.state.endpoints.values().map(|e| &e.record);
+        let theirs = all.filter(|r| {
+            r.container_id.as_deref() == Some(container_id) && ifname.is_none_or(|n| n == r.ifname)
+        });
+        theirs.filter_map(|r| self.endpoint_info(&r.id)).collect()
+    }
+
+    /// Detaches what an engine's container has. Nothing is no error: engines ask again and again.
+    pub fn detach_container(
+        &mut self,
+        container_id: &str,
+        ifname: Option<&str>,
+    ) -> Result<Vec<EndpointInfo>, ControlError> {
+        let gone = self.endpoints_of(container_id, ifname);
+        for endpoint in &gone {
+            self.remove_endpoint(&endpoint.id, EventKind::EndpointDetached, "as its engine asked")?;
+        }
+        Ok(gone)
+    }
+
     /// Removes an endpoint from the store, then from everywhere.
     pub(super) fn remove_endpoint(
         &mut self,
@@ -184,6 +206,8 @@ impl Control {
             aliases: record.aliases.clone(),
             pid: record.pid,
             netns: record.netns,
+            container_id: record.container_id.clone(),
+            rate: record.rate,
             state: Is::Up,
             published: publications.map(|p| self.publication_info(p)).collect(),
             since_ms: record.since_ms,

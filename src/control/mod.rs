@@ -34,6 +34,7 @@ mod publications;
 pub mod publish_spec;
 mod queries;
 mod random;
+mod rates;
 mod reconcile;
 mod relabel;
 mod resolving;

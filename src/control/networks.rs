@@ -187,6 +187,7 @@ impl Control {
             subnet: r.subnet(),
             gateway: r.gateway(),
             used: r.used(),
+            capacity: r.capacity(),
         };
         let mut endpoints: Vec<_> = self.state.members(id).map(|e| e.record.name.clone()).collect();
         endpoints.sort();

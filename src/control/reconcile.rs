@@ -190,6 +190,7 @@ impl Control {
         for tap in taps {
             self.outside.dataplane.send(crate::worker::command::Command::AddTap(record.port, tap));
         }
+        self.limit(record);
         let network = self.state.network_name(record.network).to_owned();
         let text = format!("{} is back", record.name);
         self.event(EventKind::EndpointRestored, Some(&network), Some(&record.name), text);

@@ -114,6 +114,8 @@ pub enum DropReason {
     TcpOutOfOrder,
     /// The name server has too many queries waiting, or the port has its share of them.
     NameLimit,
+    /// Over the port's rate limit.
+    RateLimited,
     /// From another node: the source address is none of those behind it.
     TunnelSource,
     /// A datagram at our end of the tunnels that is no VXLAN, or whose inner frame is cut off.
@@ -129,7 +131,7 @@ pub enum DropReason {
 }
 
 /// Reason, name and explanation, in the order of the enum (a test holds them together).
-const TABLE: [(DropReason, &str, &str); 60] = [
+const TABLE: [(DropReason, &str, &str); 61] = [
     (DropReason::Truncated, "truncated", "Shorter than its headers say"),
     (DropReason::Malformed, "malformed", "Contradictory or impossible header fields"),
     (DropReason::OffloadHeader, "offload-header", "A virtio-net header that contradicts its frame"),
@@ -248,6 +250,7 @@ const TABLE: [(DropReason, &str, &str); 60] = [
         "A TCP segment that came before an earlier one and found no room to wait for it",
     ),
     (DropReason::NameLimit, "name-limit", "Too many queries wait at the name server"),
+    (DropReason::RateLimited, "rate-limited", "Over the port's rate limit (`--rate`)"),
     (
         DropReason::TunnelSource,
         "tunnel-source",

@@ -19,6 +19,7 @@ use crate::io::tap::Tap;
 use crate::io::tunnel::TunnelSockets;
 use crate::packet::DropReason;
 use crate::stage::flow::Timeouts;
+use crate::stage::rate::Limits;
 use crate::stage::sockets::{ListenerId, Published, Target};
 
 /// A message to a worker. Commands are handled in order, between batches.
@@ -32,6 +33,8 @@ pub enum Command {
     AddPacket(PortId, PacketSocket),
     /// The sockets of the tunnels to other nodes, in place of those there were.
     Tunnels(TunnelSockets),
+    /// How fast the station behind a served port may receive and send.
+    Limit(PortId, Limits),
     /// Stop serving a port and close its descriptors.
     RemoveIo(PortId),
     /// Ask an uplink's port for an address by DHCP and router advertisements.

@@ -45,6 +45,8 @@ pub(super) struct Loop {
     ready: Vec<PortId>,
     /// Ports with a queue that waits for room.
     blocked: Vec<PortId>,
+    /// Ports whose frames wait for their rate limit.
+    paced: Vec<PortId>,
     down: DownPorts,
     events: Vec<Ready>,
     refused: Vec<DropReason>,
@@ -75,6 +77,7 @@ impl Loop {
             ports: Vec::new(),
             ready: Vec::new(),
             blocked: Vec::new(),
+            paced: Vec::new(),
             down: DownPorts::default(),
             events: Vec::new(),
             refused: Vec::new(),
@@ -131,7 +134,8 @@ impl Loop {
     fn idle_time(&self) -> Option<Span> {
         let now = self.clock.now();
         let deadline = self.datapath.next_deadline(now).map(|at| at.since(now));
-        let retry = (!self.blocked.is_empty()).then_some(RETRY);
+        let waiting = !self.blocked.is_empty() || !self.paced.is_empty();
+        let retry = waiting.then_some(RETRY);
         let down = self.down.next_deadline().map(|at| at.since(now));
         deadline.into_iter().chain(retry).chain(down).min()
     }
@@ -144,7 +148,8 @@ impl Loop {
             self.ready.push(id);
         }
         if event.writable && port.has_queue() {
-            self.flush_blocked(id);
+            let now = self.clock.now();
+            self.flush_blocked(now, id);
         }
     }
 
@@ -226,8 +231,9 @@ impl Loop {
     fn serve(&mut self, now: Time, id: PortId) -> bool {
         let Some(port) = port_of(&mut self.ports, id) else { return false };
         self.batch.clear();
-        let drained = port.drain(&mut self.batch, &mut self.refused);
-        port.ready = drained == Drained::Full;
+        let drained = port.drain(now, &mut self.batch, &mut self.refused);
+        let held_back = port.holds_back();
+        port.ready = drained == Drained::Full || held_back;
         for reason in self.refused.drain(..) {
             self.datapath.count_drop(id, reason);
         }
@@ -239,6 +245,10 @@ impl Loop {
         match drained {
             Drained::Dead => self.dead(id),
             Drained::Down => self.down.insert(id, now),
+            Drained::Empty | Drained::Full if held_back => {
+                self.paced.push(id);
+                return false;
+            }
             Drained::Empty | Drained::Full => {}
         }
         drained == Drained::Full
@@ -302,8 +312,9 @@ impl Loop {
 
     fn timers(&mut self, now: Time) {
         for id in std::mem::take(&mut self.blocked) {
-            self.flush_blocked(id);
+            self.flush_blocked(now, id);
         }
+        self.ready.append(&mut self.paced);
         if now < self.timers_at {
             return;
         }
@@ -321,9 +332,9 @@ impl Loop {
         }
     }
 
-    fn flush_blocked(&mut self, id: PortId) {
+    fn flush_blocked(&mut self, now: Time, id: PortId) {
         let Some(port) = port_of(&mut self.ports, id) else { return };
-        let refused = port.flush_queue();
+        let refused = port.flush_queue(now);
         if port.has_queue() && !self.blocked.contains(&id) {
             self.blocked.push(id);
         }
@@ -348,6 +359,11 @@ impl Loop {
                     if let Err(error) = self.tunnels.replace(&self.poller, sockets) {
                         let text = format!("watching the tunnels to other nodes: {error}");
                         let _ = self.notices.send(Notice::Failed(text));
+                    }
+                }
+                Command::Limit(id, limits) => {
+                    if let Some(port) = port_of(&mut self.ports, id) {
+                        port.limit(limits);
                     }
                 }
                 Command::RemoveIo(id) => self.remove(id),
@@ -403,6 +419,7 @@ impl Loop {
         let _ = self.poller.remove(&port.device);
         self.ready.retain(|ready| *ready != id);
         self.blocked.retain(|blocked| *blocked != id);
+        self.paced.retain(|paced| *paced != id);
         self.down.remove(id);
     }
 
@@ -453,7 +470,7 @@ fn write(
     frame: &[u8],
 ) -> Written {
     let written = match port_of(ports, id) {
-        Some(port) => port.write(frame),
+        Some(port) => port.write(now, frame),
         None => Written::Refused(DropReason::PortDown),
     };
     if captures.is_on() {

@@ -4,6 +4,7 @@
 
 mod attach;
 mod capture;
+mod cni;
 mod commands;
 mod control;
 mod crowd;
@@ -24,6 +25,7 @@ mod lease;
 mod modes;
 mod names;
 mod nat;
+mod netavark;
 mod nodes;
 mod packet_uplink;
 mod packets;
@@ -31,6 +33,7 @@ mod paths;
 mod probes;
 mod processes;
 mod published;
+mod rates;
 mod refusals;
 mod resolver;
 mod same_network;

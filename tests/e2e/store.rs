@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::mount::{MountFlags, mount, mount_remount};
+use wharf::attach::protocol::RateLimits;
 use wharf::base::ids::{PortId, PublicationId};
 use wharf::control::model::{PortRange, Proto};
 use wharf::control::store::record::{EndpointRecord, PublicationRecord, Record};
@@ -33,6 +34,7 @@ fn endpoint(number: u32) -> EndpointRecord {
         pid: None,
         netns: None,
         container_id: None,
+        rate: RateLimits::default(),
         since_ms: 0,
     }
 }

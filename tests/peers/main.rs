@@ -6,6 +6,7 @@
 
 mod api;
 mod cluster;
+mod cni;
 mod docker;
 mod pasta;
 mod podman;

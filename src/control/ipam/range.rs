@@ -51,14 +51,36 @@ impl AddressRange {
 
     /// Takes the next free address.
     pub fn allocate(&mut self, holder: &str) -> Result<IpAddr, IpamError> {
-        let free =
-            self.free_in(self.next, self.last).or_else(|| self.free_in(self.first, self.next));
+        let (first, last) = (to_ip(self.first, &self.subnet), to_ip(self.last, &self.subnet));
+        let used = self.used();
+        self.allocate_in(first, last, holder).map_err(|error| match error {
+            IpamError::Full { subnet, .. } => IpamError::Full { subnet, used },
+            other => other,
+        })
+    }
+
+    /// Takes the next free address of those from `first` to `last`, as far as they lie in the subnet.
+    pub fn allocate_in(
+        &mut self,
+        first: IpAddr,
+        last: IpAddr,
+        holder: &str,
+    ) -> Result<IpAddr, IpamError> {
+        let (first, last) = (number(first).max(self.first), number(last).min(self.last));
+        let next = self.next.clamp(first, last.max(first));
+        let free = self.free_in(next, last).or_else(|| self.free_in(first, next.min(last)));
         let Some(free) = free else {
-            return Err(IpamError::Full { subnet: self.subnet, used: self.used() });
+            let used = if first > last { 0 } else { self.holders.range(first..=last).count() };
+            return Err(IpamError::Full { subnet: self.subnet, used: used as u64 });
         };
         self.holders.insert(free, holder.to_owned());
         self.next = if free == self.last { self.first } else { free + 1 };
         Ok(to_ip(free, &self.subnet))
+    }
+
+    /// Addresses that endpoints can hold.
+    pub fn capacity(&self) -> u64 {
+        u64::try_from(self.last - self.first).unwrap_or(u64::MAX)
     }
 
     /// Takes this address and no other.
@@ -80,6 +102,9 @@ impl AddressRange {
 
     /// The first number of `from..=to` that nobody holds. Costs the run of held ones before it.
     fn free_in(&self, from: u128, to: u128) -> Option<u128> {
+        if from > to {
+            return None;
+        }
         let mut candidate = from;
         for held in self.holders.range(from..=to).map(|(n, _)| *n) {
             if held != candidate {

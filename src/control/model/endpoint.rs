@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{PortRange, Proto, PublishSpec};
+use crate::attach::protocol::RateLimits;
 use crate::base::ids::{PortId, PublicationId};
 use crate::wire::mac::Mac;
 
@@ -58,6 +59,10 @@ pub struct EndpointInfo {
     pub pid: Option<u32>,
     /// Its network namespace, if the attacher named it.
     pub netns: Option<NamespaceId>,
+    /// What its container engine calls it, if one attached it.
+    pub container_id: Option<String>,
+    /// How fast it may receive and send.
+    pub rate: RateLimits,
     /// How it is.
     pub state: EndpointState,
     /// What it publishes.

@@ -104,6 +104,8 @@ pub struct SubnetInfo {
     pub gateway: IpAddr,
     /// Addresses that endpoints hold.
     pub used: u64,
+    /// Addresses that they can hold.
+    pub capacity: u64,
 }
 
 /// A network as it is.

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::attach::protocol::RateLimits;
 use crate::base::ids::{NetworkId, PortId, PublicationId, ServiceId, UplinkId};
 use crate::control::model::{NamespaceId, PortRange, Proto, ServiceSpec, UplinkSpec};
 use crate::wire::mac::Mac;
@@ -94,6 +95,9 @@ pub struct EndpointRecord {
     pub netns: Option<NamespaceId>,
     /// What its engine calls it.
     pub container_id: Option<String>,
+    /// How fast it may receive and send.
+    #[serde(default)]
+    pub rate: RateLimits,
     /// When it was attached.
     pub since_ms: u64,
 }

@@ -1,6 +1,7 @@
 use std::io::{Seek, SeekFrom, Write};
 
 use super::*;
+use crate::attach::protocol::RateLimits;
 use crate::base::ids::{NetworkId, PortId, PublicationId, ServiceId, UplinkId};
 use crate::control::model::{
     Affinity, PacketSpec, PortRange, Proto, ServiceSpec, UplinkKind, UplinkSpec,
@@ -49,6 +50,7 @@ fn snapshot() -> Snapshot {
         pid: Some(12),
         netns: None,
         container_id: None,
+        rate: RateLimits::default(),
         since_ms: 8,
     };
     let publication = PublicationRecord {

@@ -1,6 +1,6 @@
-use super::ErrorCode::{Conflict, Exists, Invalid, NotFound, Unsupported};
+use super::ErrorCode::{Conflict, Exists, Invalid, NotFound};
 use super::*;
-use crate::attach::protocol::{Refusal, RefusalCode};
+use crate::attach::protocol::{RateLimit, Refusal, RefusalCode};
 use crate::base::limits::LABELS_MAX;
 use crate::control::model::{EndpointUpdate, NetworkUpdate};
 use crate::worker::command::Notice;
@@ -78,7 +78,11 @@ fn a_request_that_cannot_be_met_is_refused_and_names_the_holder() {
         (with(&|r| r.publish = vec!["81:http".into()]), Invalid, vec!["`http` in `81:http`"]),
         (with(&|r| r.labels = labels.clone()), Invalid, vec!["too many"]),
         (with(&|r| r.aliases = vec!["-".into()]), Invalid, vec!["an alias"]),
-        (with(&|r| r.rate = Some(1)), Unsupported, vec!["--rate"]),
+        (
+            with(&|r| r.rate.egress = Some(RateLimit { rate: 1, burst: None })),
+            Invalid,
+            vec!["--rate"],
+        ),
     ] {
         refused(&daemon, &mut control, code, &words, |c| c.attach(&wish, Vec::new()));
     }
