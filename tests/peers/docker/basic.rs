@@ -22,3 +22,26 @@ fn containers_reach_each_other_by_name_and_address_in_both_families() {
         default via fd77::1 dev eth0 metric 1024 pref medium\n";
     assert_eq!(out, wanted);
 }
+
+#[test]
+fn a_compose_file_needs_no_more_than_the_driver_s_name() {
+    let out = host(
+        r#"mkdir app; cat >app/docker-compose.yml <<'FILE'
+version: "2.4"
+networks:
+  front: {driver: wharf, ipam: {driver: wharf}}
+  back: {driver: wharf, internal: true, ipam: {driver: wharf}}
+services:
+  db: {image: image, volumes: ["/usr:/usr:ro"], networks: [back],
+    command: ["bash", "-c", 'exec socat TCP-LISTEN:80,reuseaddr,fork SYSTEM:"echo db"']}
+  web: {image: image, volumes: ["/usr:/usr:ro"], networks: [front, back], ports: ["8080:80"],
+    command: ["bash", "-c", 'exec socat TCP-LISTEN:80,reuseaddr,fork SYSTEM:"socat - TCP\:db\:80"']}
+  probe: {image: image, volumes: ["/usr:/usr:ro"], networks: [front], command: ["sleep", "1000"]}
+FILE
+        compose() { docker-compose --project-directory app -f app/docker-compose.yml -p app "$@"; }
+        quietly compose up -d; eventually answers TCP4:127.0.0.1:8080; tells TCP4:127.0.0.1:8080
+        compose exec -T probe socat - TCP:web:80; yes_or_no compose exec -T probe socat - TCP:db:80
+        quietly compose down; wharf ps --json; wharf network ls --json | grep -c docker-; true"#,
+    );
+    assert_eq!(out, "db\ndb\nno\n[]\n0\n");
+}
