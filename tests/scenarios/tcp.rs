@@ -147,6 +147,20 @@ fn a_connection_older_than_the_daemon_goes_on() {
 }
 
 #[test]
+fn a_connection_older_than_the_daemon_is_dropped_by_name_where_policy_says_so() {
+    for family in FAMILIES {
+        let mut c = Connection::new(family);
+        c.world.dp.flush_flows(c.world.now, &Default::default());
+        c.world.dp.set_pick_up(false);
+        let frame = c.from_client("A", (101, 8), b"after");
+        c.world.dropped(c.a.port, &frame, DropReason::TcpNoFlow);
+        assert_eq!(c.world.dp.footprint().flows, 0);
+        c.handshake(1_000, 77);
+        assert_eq!(c.state(), "established", "and may begin anew");
+    }
+}
+
+#[test]
 fn a_syn_to_a_smaller_way_out_offers_smaller_segments() {
     for family in FAMILIES {
         let mut world = World::new();
