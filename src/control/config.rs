@@ -191,6 +191,9 @@ impl Config {
         }
         self.timeouts.check()?;
         self.cluster.as_ref().map_or(Ok(()), ClusterConfig::check)?;
+        if self.cluster.is_some() && (self.node.is_some() || !self.peers.is_empty()) {
+            return Err("`cluster` says who the nodes are: leave `node` and `peer` out".to_owned());
+        }
         no_twins("network", self.networks.iter().map(|n| &n.name))?;
         no_twins("peer", self.peers.iter().map(|p| &p.name))?;
         no_twins("uplink", self.uplinks.iter().map(|u| &u.name))

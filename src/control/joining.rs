@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 
 use super::Control;
-use super::cluster::records::EndpointRecord as Told;
+use super::cluster::records::{Backend, EndpointRecord as Told};
 use super::cluster::{
     Beginning, Cluster, ErrandError, Machine, Reachable, Removed, identity, subnet_env,
 };
 use super::error::ControlError;
-use super::model::{EventKind, NetworkSpec, NodeEndpoint, NodeInfo, NodeRemoved};
+use super::model::{
+    EventKind, NetworkSpec, NodeEndpoint, NodeInfo, NodeRemoved, NodeSpec, PeerSpec,
+};
 use super::networks::in_words;
 use super::store::record::EndpointRecord;
 use crate::base::limits::CLUSTER_RECORD_BYTES_MAX;
@@ -21,8 +23,10 @@ pub(super) struct Joined {
     cluster: Cluster,
     /// What keeps it out.
     trouble: Option<String>,
-    /// Names of the nodes that can be reached.
-    reached: BTreeSet<String>,
+    /// The nodes that can be reached.
+    reached: BTreeMap<String, Reachable>,
+    /// Nodes to which there is no route all the same, and why.
+    refused: BTreeMap<String, String>,
 }
 
 impl Control {
@@ -36,8 +40,12 @@ impl Control {
         let beginning = Beginning { me, held, addresses, since_ms: self.started_ms };
         let cluster = Cluster::new(&config, beginning)
             .map_err(|why| ControlError::invalid(why, "change `[cluster]` in the config file"))?;
-        self.joined =
-            Some(Joined { cluster: cluster.clone(), trouble: None, reached: BTreeSet::new() });
+        self.joined = Some(Joined {
+            cluster: cluster.clone(),
+            trouble: None,
+            reached: BTreeMap::new(),
+            refused: BTreeMap::new(),
+        });
         for endpoint in self.state.endpoints.values() {
             self.tell_nodes(&endpoint.record, true);
         }
@@ -62,6 +70,10 @@ impl Control {
         let held =
             network.map(|record| record.subnets.iter().map(|(net, _)| *net).collect::<Vec<_>>());
         if held.as_deref() == Some(subnets) {
+            if let Err(error) = self.open_end(subnets) {
+                let text = format!("this node has no end of a tunnel: {error}");
+                self.cluster_trouble(Some(&text));
+            }
             let mtu = self.state.network(&name).map_or(0, |n| n.record.mtu);
             self.write_subnet_env(subnets, mtu);
             return held;
@@ -70,7 +82,8 @@ impl Control {
             return Some(held);
         }
         let spec = NetworkSpec { subnets: subnets.to_vec(), ..NetworkSpec::named(&name) };
-        match self.create_network(&spec) {
+        // The tunnels first: the network's MTU is what fits through them.
+        match self.open_end(subnets).and_then(|()| self.create_network(&spec)) {
             Ok(made) => {
                 self.write_subnet_env(subnets, made.mtu);
                 Some(subnets.to_vec())
@@ -80,6 +93,52 @@ impl Control {
                 let text = format!("this node owns {words} and cannot use it: {error}");
                 self.cluster_trouble(Some(&text));
                 None
+            }
+        }
+    }
+
+    /// Opens this node's end of the tunnels, with a route to every node that is known already.
+    fn open_end(&mut self, subnets: &[IpNet]) -> Result<(), ControlError> {
+        let cluster = self.cluster()?;
+        if let Some(Backend::Vxlan { vni, port, mac }) = cluster.look(|m| m.end().cloned()) {
+            self.set_node(&NodeSpec {
+                subnets: subnets.to_vec(),
+                vni,
+                port,
+                addresses: cluster.config().addresses.clone(),
+                one_port: false,
+                mac: Some(mac),
+                mtu: None,
+            })?;
+        }
+        let known = self.joined.as_ref().map(|joined| joined.reached.clone()).unwrap_or_default();
+        self.route_to(&known);
+        Ok(())
+    }
+
+    /// Routes to these nodes; what cannot be is told with the node.
+    fn route_to(&mut self, nodes: &BTreeMap<String, Reachable>) {
+        for (name, node) in nodes {
+            let Some(Backend::Vxlan { vni, port, mac }) = node.alive.backend else { continue };
+            let Some(address) = node.alive.addresses.first().copied() else { continue };
+            let (subnets, name) = (node.subnets.clone(), name.clone());
+            let spec = PeerSpec {
+                name,
+                address,
+                port: Some(port),
+                subnets,
+                mac: Some(mac),
+                vni: Some(vni),
+            };
+            let routed = self.put_peer(&spec);
+            let Some(joined) = &mut self.joined else { return };
+            match routed {
+                Ok(()) => drop(joined.refused.remove(&spec.name)),
+                Err(error) => {
+                    let text = format!("there is no route to it: {error}");
+                    tracing::warn!(node = spec.name, "{text}");
+                    joined.refused.insert(spec.name, text);
+                }
             }
         }
     }
@@ -113,8 +172,23 @@ impl Control {
     /// Other nodes that can be reached, from now on.
     pub fn cluster_peers(&mut self, peers: &BTreeMap<String, Reachable>) {
         let Some(joined) = &mut self.joined else { return };
+        let changed: BTreeMap<String, Reachable> = peers
+            .iter()
+            .filter(|(name, node)| joined.reached.get(*name) != Some(*node))
+            .map(|(name, node)| (name.clone(), node.clone()))
+            .collect();
+        let before = std::mem::replace(&mut joined.reached, peers.clone());
+        let before: BTreeSet<String> = before.into_keys().collect();
         let now: BTreeSet<String> = peers.keys().cloned().collect();
-        let before = std::mem::replace(&mut joined.reached, now.clone());
+        // Those who go first: a subnet may have passed from one to another.
+        for name in before.difference(&now) {
+            if let Some(joined) = &mut self.joined {
+                joined.refused.remove(name);
+            }
+            // One that was refused has no route to be withdrawn.
+            let _ = self.remove_peer(name);
+        }
+        self.route_to(&changed);
         for name in now.difference(&before) {
             let subnets = peers.get(name).map(|peer| &peer.subnets);
             let subnets = in_words(subnets.into_iter().flatten().map(IpNet::to_string));
@@ -191,6 +265,10 @@ impl Control {
     pub fn nodes(&self) -> Result<Vec<NodeInfo>, ControlError> {
         let cluster = self.cluster()?;
         let mut nodes = cluster.look(Machine::nodes);
+        for node in &mut nodes {
+            let refused = self.joined.as_ref().and_then(|joined| joined.refused.get(&node.name));
+            node.notes.extend(refused.cloned());
+        }
         if let Some(this) = nodes.iter_mut().find(|node| node.this) {
             this.notes.extend(self.cluster_notes());
         }

@@ -31,8 +31,9 @@ healthy() { ctl endpoint health >/dev/null 2>&1; }
 configure() {
   mkdir -p $DIR/$1
   local quoted=\"${members//,/\",\"}\"
-  printf 'default_uplink = "none"\n[cluster]\nendpoints = [%s]\nnode = "%s"\nnetwork = ["10.244.0.0/16", "fd10:244::/48"]\n%s\n' \
-    "$quoted" "$1" "${2:-}" >$DIR/$1/wharf.toml
+  # All are on one host here, so each has a port of its own for its tunnels.
+  printf 'default_uplink = "none"\n[cluster]\nendpoints = [%s]\nnode = "%s"\nnetwork = ["10.244.0.0/16", "fd10:244::/48"]\nport = %s\n%s\n' \
+    "$quoted" "$1" $((5000 + $(printf %d "'$1"))) "${2:-}" >$DIR/$1/wharf.toml
 }
 start() { at $1 daemon --background --state-dir $DIR/$1/state --config $DIR/$1/wharf.toml; }
 node() { configure "$@"; start $1 >/dev/null; }
@@ -67,6 +68,7 @@ fn run(script: &str) -> String {
 #[test]
 fn five_nodes_own_a_subnet_each_and_the_last_is_known_to_all_within_half_a_second() {
     let out = run(r#"
+        ip link add eth0 type dummy; ip addr add 192.0.2.7/24 dev eth0; ip link set eth0 up
         alone
         for n in a b c d; do node $n; done
         for n in a b c d; do eventually knows $n "a b c d"; done
@@ -79,8 +81,10 @@ fn five_nodes_own_a_subnet_each_and_the_last_is_known_to_all_within_half_a_secon
           [ $((told - began)) -lt 500 ] && echo "$n in time"
         done
         for n in a b c d e; do subnet $n; done | sort -u | wc -l
+        routes() { [ "$(at $1 routes --json | jq '[.[] | select(.dst | startswith("10.244."))] | length')" = 5 ]; }
+        for n in a b c d e; do eventually routes $n; done; echo "routes to all"
         at a node inspect a | jq -r '.[0].subnets | length'"#);
-    assert_eq!(out, "a in time\nb in time\nc in time\nd in time\n5\n2\n");
+    assert_eq!(out, "a in time\nb in time\nc in time\nd in time\n5\nroutes to all\n2\n");
 }
 
 #[test]

@@ -87,6 +87,11 @@ impl Flannel {
         self.problem.as_ref()
     }
 
+    /// This node's end of the tunnels, as Flannel's configuration has it.
+    pub fn end(&self) -> Option<&Backend> {
+        self.config.as_ref()?.as_ref().ok().and(self.wish.backend.as_ref())
+    }
+
     /// How the network is cut.
     pub fn plan(&self) -> Option<&Plan> {
         self.config.as_ref()?.as_ref().ok().map(|config| &config.plan)
@@ -158,7 +163,13 @@ impl Flannel {
 
     fn put(&mut self, key: &str, entry: &Entry) {
         if key == CONFIG {
-            self.config = Some(FlannelConfig::read(&entry.value));
+            let config = FlannelConfig::read(&entry.value);
+            if let (Ok(config), Some(Backend::Vxlan { vni, port, .. })) =
+                (&config, &mut self.wish.backend)
+            {
+                (*vni, *port) = (config.vni, config.port);
+            }
+            self.config = Some(config);
             return;
         }
         let name = key.strip_prefix(SUBNETS);

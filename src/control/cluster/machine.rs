@@ -11,7 +11,7 @@ use super::flannel::Flannel;
 use super::member::{Me, Member, Wish};
 use super::mirror::Reachable;
 use super::problem::Problem;
-use super::records::EndpointRecord;
+use super::records::{Backend, EndpointRecord};
 use super::settings::Layout;
 use super::view;
 use crate::base::time::Time;
@@ -188,6 +188,14 @@ impl Machine {
         match self {
             Self::Wharf(member) => view::endpoints(member.mirror()),
             Self::Flannel(_) => Vec::new(),
+        }
+    }
+
+    /// This node's end of the tunnels, once it is known.
+    pub fn end(&self) -> Option<&Backend> {
+        match self {
+            Self::Wharf(member) => member.end(),
+            Self::Flannel(flannel) => flannel.end(),
         }
     }
 

@@ -134,6 +134,11 @@ impl Member {
         }
     }
 
+    /// This node's end of the tunnels.
+    pub fn end(&self) -> Option<&Backend> {
+        self.wish.backend.as_ref()
+    }
+
     /// Who it is.
     pub fn me(&self) -> &Me {
         &self.me
