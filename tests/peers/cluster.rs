@@ -213,3 +213,27 @@ fn a_node_takes_a_lease_among_flannel_s_and_keeps_to_its_format() {
                its network\n4\nFLANNEL_SUBNET=10.42\ntaken back\n";
     assert_eq!(out, all);
 }
+
+#[test]
+fn containers_of_two_nodes_reach_each_other_in_both_families() {
+    let out = run(r#"
+        unshare --net sleep 100 & other=$!; sleep 0.3
+        ip link add eth0 type veth peer name eth1; ip link set eth1 netns $other
+        ip addr add 192.0.2.1/24 dev eth0; ip link set eth0 up
+        inside() { nsenter --target $other --net "$@"; }
+        inside ip link set lo up; inside ip addr add 192.0.2.2/24 dev eth1; inside ip link set eth1 up
+        members=http://192.0.2.1:2379
+        etcd_at 1 m1=http://127.0.0.1:2380 --listen-client-urls $members --advertise-client-urls $members; eventually healthy
+        node a; configure b
+        inside $WHARF --runtime-dir $DIR/b/run daemon --background --state-dir $DIR/b/state --config $DIR/b/wharf.toml >/dev/null
+        for n in a b; do eventually knows $n "a b"; done
+        at a run -q --detach --name one --network cluster -- sleep 60 >/dev/null
+        inside $WHARF --runtime-dir $DIR/b/run run -q --detach --name two --network cluster -- sleep 60 >/dev/null
+        both() { [ "$(at a ps --all-nodes --json | jq -r '.[] | "\(.node) \(.name)"' | sort | paste -sd, )" = "a one,b two" ]; }
+        eventually both && echo "a knows both containers"
+        for family in 0 1; do
+          to=$(at a ps --all-nodes --json | jq -r ".[] | select(.name == \"two\") | .addresses[$family]")
+          at a exec one -- ping -c 2 -W 2 $to | grep -o "2 received"
+        done"#);
+    assert_eq!(out, "a knows both containers\n2 received\n2 received\n");
+}
