@@ -41,7 +41,7 @@ fn podman_runs_containers_through_cni() {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/podman_cni.sh");
     let path = dir.path().to_str().unwrap();
     let (out, err) = run(&["bash", script, env!("CARGO_BIN_EXE_wharf"), path]);
-    for word in ["listed", "published", "addressed", "named", "seen", "alias", "resolved", "gone"] {
+    for word in ["listed", "published", "seen", "alias", "resolved", "gone"] {
         assert!(out.lines().any(|line| line == word), "{word}:\n{out}\n{err}");
     }
 }
