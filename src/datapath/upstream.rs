@@ -100,8 +100,8 @@ impl Datapath {
                     names.resolver.reply(now, exchange, from, reply, &mut names.actions);
                 }
             }
-            SocketEvent::ErrorsWaiting { .. } => {
-                out.sockets.calls.push(SocketCall::ReceiveError { socket });
+            SocketEvent::ErrorsWaiting { via } => {
+                out.sockets.calls.push(SocketCall::ReceiveError { via });
             }
             SocketEvent::DatagramError { .. } | SocketEvent::Failed { .. } => {
                 names.resolver.failed(now, exchange, &mut names.actions);

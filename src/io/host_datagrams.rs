@@ -8,7 +8,7 @@ use super::host_errors::explain;
 use super::host_ping::RawId;
 use super::host_sockets::Features;
 use crate::packet::FrameBatch;
-use crate::stage::sockets::{FrameSlot, SockAddr, SocketError, SocketEvent, SocketId};
+use crate::stage::sockets::{FrameSlot, SockAddr, SocketError, SocketEvent, Via};
 use crate::wire::addr::Addr;
 use crate::wire::icmp;
 use crate::wire::vnet::HEADER_LEN as VNET_LEN;
@@ -60,7 +60,7 @@ pub(super) struct Outgoing {
     pub(super) v4: bool,
 }
 
-/// Sends a datagram or a train. A full socket loses it, as a full device would.
+/// Sends a datagram or a train. A full socket loses it, as a full device would, and says "would block".
 pub(super) fn send(
     fd: BorrowedFd<'_>,
     datagram: Outgoing,
@@ -99,7 +99,6 @@ fn send_once(
     // the details, and this datagram has not been sent.
     for again in [true, false] {
         match calls::send(fd, Some(&name), parts, &mut control) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) if again && is_earlier(&error) => {}
             other => return other.map(drop),
         }
@@ -143,6 +142,10 @@ pub(super) fn may_fragment(fd: BorrowedFd<'_>, v4: bool, fragment: bool) {
     };
     // No kernel refuses it; if one did, datagrams would be cut after its default.
     let _ = calls::set_option(fd, level, name, &[value]);
+    if !v4 {
+        // A socket of both families.
+        may_fragment(fd, true, fragment);
+    }
 }
 
 /// What the kernel knows of the narrowest link on the way. It says so of connected sockets only.
@@ -158,18 +161,13 @@ pub(super) fn path_mtu(to: SockAddr) -> Option<u16> {
 }
 
 /// The host's own word about a datagram that it did not send.
-pub(super) fn lost(
-    socket: SocketId,
-    error: &io::Error,
-    v4: bool,
-    to: SockAddr,
-) -> SocketEvent<'static> {
+pub(super) fn lost(via: Via, error: &io::Error, v4: bool, to: SockAddr) -> SocketEvent<'static> {
     let offender = Addr::UNSPECIFIED;
     let error = match explain(error, v4) {
         SocketError::TooBig(_) => SocketError::TooBig(path_mtu(to).unwrap_or(0)),
         other => other,
     };
-    SocketEvent::DatagramError { socket, error, offender, to, echo_seq: 0 }
+    SocketEvent::DatagramError { via, error, offender, to, echo_seq: 0 }
 }
 
 /// `struct in_pktinfo` (interface, address to send from, unused) or `struct in6_pktinfo`.
@@ -222,10 +220,10 @@ const EXTENDED_ERROR: usize = 16;
 /// are passed over; and so is what the call that sent a datagram was told already.
 pub(super) fn receive_error(
     fd: BorrowedFd<'_>,
-    socket: SocketId,
+    via: Via,
     raw: Option<RawId>,
 ) -> SocketEvent<'static> {
-    let none = SocketEvent::ErrorsDrained { socket };
+    let none = SocketEvent::ErrorsDrained { via };
     let mut sent = [0; icmp::HEADER_LEN];
     let got = loop {
         let Ok(got) = calls::receive(fd, &mut sent, libc::MSG_ERRQUEUE) else { return none };
@@ -240,7 +238,7 @@ pub(super) fn receive_error(
     let Some((error, offender)) = read_error(data) else { return none };
     // Of a ping socket: the request that was lost begins with its ICMP header.
     let echo_seq = u16::from_be_bytes([sent[6], sent[7]]);
-    SocketEvent::DatagramError { socket, error, offender, to, echo_seq }
+    SocketEvent::DatagramError { via, error, offender, to, echo_seq }
 }
 
 fn is_own(got: &Received) -> bool {

@@ -37,8 +37,22 @@ pub(super) fn run_of(calls: &[SocketCall]) -> Option<(Via, bool)> {
     (plain && first == second && fragment == also).then_some((*first, *fragment))
 }
 
+/// What became of a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Run {
+    /// So many of its calls are done.
+    Sent(usize),
+    /// The socket was full: it lost all of them, as a full device would.
+    Full {
+        /// Calls.
+        calls: usize,
+        /// Frames that they were made of.
+        frames: u32,
+    },
+}
+
 impl Outbox {
-    /// Sends the first calls that leave by `via`. Gives the number of those that are done.
+    /// Sends the first calls that leave by `via`.
     pub(super) fn send(
         &mut self,
         (fd, v4): (BorrowedFd<'_>, bool),
@@ -46,9 +60,9 @@ impl Outbox {
         (calls, out): (&[SocketCall], &SocketOutput),
         sent: &FrameBatch,
         trains: bool,
-    ) -> usize {
+    ) -> Run {
         let mut pieces = [IoSlice::new(&[]); PARTS_MAX];
-        let mut used = 0;
+        let (mut used, mut frames) = (0, 0);
         let mut cut = None;
         self.datagrams.clear();
         for call in calls.iter().take(SEND_MAX) {
@@ -68,18 +82,20 @@ impl Outbox {
                 *place = IoSlice::new(bytes);
                 used += 1;
             }
+            frames += parts.count;
             let datagram = Outgoing { from, to, segment, ttl, v4 };
             let (name, control) = host_datagrams::address(datagram, train);
             self.datagrams.push(Addressed { name, control, pieces: start..used });
         }
         if self.datagrams.is_empty() {
-            return 0;
+            return Run::Sent(0);
         }
         match calls::send_many(fd, &mut self.datagrams, &pieces[..used]) {
-            Ok(done) => done,
-            // A full socket loses them, as a full device would.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.datagrams.len(),
-            Err(_) => 0,
+            Ok(done) => Run::Sent(done),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Run::Full { calls: self.datagrams.len(), frames }
+            }
+            Err(_) => Run::Sent(0),
         }
     }
 }
@@ -152,7 +168,7 @@ mod tests {
             let v4 = host == "127.0.0.1";
             let list = (&calls[..], &out);
             let done = Outbox::default().send((from.as_fd(), v4), VIA, list, &batch, true);
-            assert_eq!(done, 4);
+            assert_eq!(done, Run::Sent(4));
             assert_eq!([received(&to[0]), received(&to[0])], [(100, 0), (400, 3)], "in order");
             let train = [(); 3].map(|()| received(&to[1]));
             assert_eq!(train, [(1_000, 1), (1_000, 1), (500, 1)]);
@@ -171,7 +187,7 @@ mod tests {
         let mut send = |calls: &[SocketCall]| {
             outbox.send((from.as_fd(), true), VIA, (calls, &out), &batch, true)
         };
-        assert_eq!([send(&calls), send(&calls[1..]), send(&calls[2..])], [1, 0, 1]);
+        assert_eq!([send(&calls), send(&calls[1..]), send(&calls[2..])], [1, 0, 1].map(Run::Sent));
         assert_eq!((received(&to[0]), received(&to[1])), ((10, 0), (30, 2)));
     }
 
@@ -186,7 +202,7 @@ mod tests {
         let from = bound("127.0.0.1");
         let list = (&calls[..], &out);
         let done = Outbox::default().send((from.as_fd(), true), VIA, list, &batch, true);
-        assert_eq!(done, 1, "the other is not sent by this one");
+        assert_eq!(done, Run::Sent(1), "the other is not sent by this one");
         if let SocketCall::SendTo { via, fragment, .. } = &mut calls[1] {
             (*via, *fragment) = (VIA, false);
         }

@@ -17,7 +17,7 @@ use super::host_errors::explain;
 use super::host_gather::Gather;
 use super::host_inbox::{Inbox, Inboxed};
 use super::host_listen::{Listener, Transport};
-use super::host_outbox::{self, Outbox};
+use super::host_outbox::{self, Outbox, Run};
 use super::host_ping::{self, RawId};
 use super::host_stream::{prepare_stream, reset_at_close, room};
 use super::poller::{Poller, Ready, Token, Wish};
@@ -100,18 +100,28 @@ pub(super) struct Entry {
     fragment: Option<bool>,
 }
 
+/// A listener at work.
+#[derive(Debug)]
+struct Served {
+    listener: Listener,
+    /// Whether the host may cut what it sends; unknown until the first datagram.
+    fragment: Option<bool>,
+}
+
 /// All host sockets of one worker.
 #[derive(Debug)]
 pub struct HostSockets {
     /// By kind and slot.
     tables: [Vec<Option<Entry>>; 5],
-    listeners: HashMap<ListenerId, Listener>,
+    listeners: HashMap<ListenerId, Served>,
     features: Features,
     scratch: Box<[u8]>,
     inbox: Inbox,
     outbox: Outbox,
     /// Sockets that have had their turn and not been read empty: the poller will not name them again.
     unread: Vec<Via>,
+    /// Frames that full sockets did not take.
+    not_sent: Vec<(Via, u32)>,
     /// Descriptors from this number on are not for flows. The kernel gives the lowest that is free.
     descriptors: u64,
 }
@@ -129,6 +139,7 @@ impl HostSockets {
             inbox: Inbox::new(),
             outbox: Outbox::default(),
             unread: Vec::new(),
+            not_sent: Vec::new(),
         }
     }
 
@@ -152,14 +163,14 @@ impl HostSockets {
             Transport::Tcp => prepare_stream(listener.as_fd())?,
         }
         poller.add(&listener, Token(TAG | LISTENER | u64::from(id.0)), Wish::Read)?;
-        self.listeners.insert(id, listener);
+        self.listeners.insert(id, Served { listener, fragment: None });
         Ok(())
     }
 
     /// Closes a listener. A duplicate elsewhere would stay in the poller, so it is taken out first.
     pub fn remove_listener(&mut self, poller: &Poller, id: ListenerId) -> bool {
-        let Some(listener) = self.listeners.remove(&id) else { return false };
-        let _ = poller.remove(&listener);
+        let Some(served) = self.listeners.remove(&id) else { return false };
+        let _ = poller.remove(&served.listener);
         true
     }
 
@@ -168,14 +179,17 @@ impl HostSockets {
         let token = ready.token.0 & !(3 << 62);
         if token >> 59 == LISTENER >> 59 {
             let listener = ListenerId(token as u32);
-            return [Some(SocketEvent::Incoming { listener }), None];
+            // Errors about datagrams would otherwise fill the buffer that is for datagrams.
+            let via = Via::Listener(listener);
+            let errors = ready.error.then_some(SocketEvent::ErrorsWaiting { via });
+            return [errors, Some(SocketEvent::Incoming { listener })];
         }
         let socket = SocketId::from_token(token);
         let Some(entry) = self.entry(socket) else { return [None, None] };
         if matches!(socket.kind(), SocketKind::Tcp | SocketKind::NameTcp) {
             return entry.stream_ready(ready);
         }
-        let errors = ready.error.then_some(SocketEvent::ErrorsWaiting { socket });
+        let errors = ready.error.then_some(SocketEvent::ErrorsWaiting { via: Via::Socket(socket) });
         let readable = ready.readable.then_some(SocketEvent::Readable { socket, hangup: false });
         [errors, readable]
     }
@@ -209,11 +223,22 @@ impl HostSockets {
                     }
                     None => host_datagrams::send(fd, datagram, gather.parts(), self.features),
                 };
-                match (failed, via) {
-                    (Err(error), Via::Socket(socket)) => {
-                        Executed::Event(host_datagrams::lost(socket, &error, v4, to))
+                match failed {
+                    Ok(()) => Executed::Done,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        Executed::Event(SocketEvent::NotSent { via, frames: parts.count })
                     }
-                    _ => Executed::Done,
+                    Err(error) => {
+                        Executed::Event(host_datagrams::lost(via, &error, to.addr.is_v4(), to))
+                    }
+                }
+            }
+            SocketCall::ReceiveError { via } => {
+                match datagram_socket(&self.tables, &self.listeners, via) {
+                    Some((fd, _, raw)) => {
+                        Executed::Event(host_datagrams::receive_error(fd, via, raw))
+                    }
+                    None => Executed::Done,
                 }
             }
             SocketCall::SendMade { socket, to, start, len } => {
@@ -226,8 +251,7 @@ impl HostSockets {
             | SocketCall::Peek { socket, .. }
             | SocketCall::SetPeekOffset { socket, .. }
             | SocketCall::Discard { socket, .. }
-            | SocketCall::Shutdown { socket }
-            | SocketCall::ReceiveError { socket } => {
+            | SocketCall::Shutdown { socket } => {
                 let (slot, kind) = (socket.slot() as usize, socket.kind() as usize);
                 let entry = self.tables[kind].get_mut(slot).and_then(Option::as_mut);
                 let Some(entry) = entry.filter(|entry| entry.id == socket) else {
@@ -251,19 +275,39 @@ impl HostSockets {
         match datagram_socket(&self.tables, &self.listeners, via) {
             Some((fd, v4, None)) => {
                 let trains = self.features.udp_segment;
-                self.outbox.send((fd, v4), via, (calls, out), sent, trains)
+                match self.outbox.send((fd, v4), via, (calls, out), sent, trains) {
+                    Run::Sent(calls) => calls,
+                    Run::Full { calls, frames } => {
+                        self.not_sent.push((via, frames));
+                        calls
+                    }
+                }
             }
             _ => 0,
         }
     }
 
-    /// Sees to it that the datagrams of a flow's socket may be cut by the host, or may not. Those of a
-    /// publication always may: nobody could be told.
+    /// What full sockets did not take of runs.
+    pub fn take_not_sent(&mut self) -> Vec<SocketEvent<'static>> {
+        let event = |(via, frames)| SocketEvent::NotSent { via, frames };
+        self.not_sent.drain(..).map(event).collect()
+    }
+
+    /// Sees to it that the datagrams of a socket may be cut by the host, or may not.
     fn may_fragment(&mut self, via: Via, fragment: bool) {
-        let Via::Socket(socket) = via else { return };
-        if let Some(entry) = self.entry(socket).filter(|entry| entry.fragment != Some(fragment)) {
-            entry.fragment = Some(fragment);
-            host_datagrams::may_fragment(entry.fd.as_fd(), entry.v4, fragment);
+        let (fd, v4, known) = match via {
+            Via::Socket(socket) => {
+                let Some(entry) = self.entry(socket) else { return };
+                (entry.fd.as_fd(), entry.v4, &mut entry.fragment)
+            }
+            Via::Listener(listener) => {
+                let Some(served) = self.listeners.get_mut(&listener) else { return };
+                (served.listener.as_fd(), served.listener.is_v4(), &mut served.fragment)
+            }
+        };
+        if *known != Some(fragment) {
+            *known = Some(fragment);
+            host_datagrams::may_fragment(fd, v4, fragment);
         }
     }
 
@@ -278,7 +322,9 @@ impl HostSockets {
         let datagram = host_datagrams::Outgoing { from: None, to, segment: 0, ttl: None, v4 };
         match host_datagrams::send(entry.fd.as_fd(), datagram, &parts, features) {
             Ok(()) => Executed::Done,
-            Err(error) => Executed::Event(host_datagrams::lost(socket, &error, v4, to)),
+            Err(error) => {
+                Executed::Event(host_datagrams::lost(Via::Socket(socket), &error, v4, to))
+            }
         }
     }
 
@@ -397,7 +443,8 @@ impl HostSockets {
         socket: SocketId,
     ) -> Executed<'static> {
         let none = |error| Executed::Event(SocketEvent::NotAccepted { socket, error });
-        let Some(from) = self.listeners.get(&listener) else { return none(None) };
+        let Some(served) = self.listeners.get(&listener) else { return none(None) };
+        let from = &served.listener;
         let (fd, client) = loop {
             match calls::accept(from.as_fd()) {
                 Ok(accepted) => break accepted,
@@ -461,7 +508,7 @@ impl HostSockets {
 /// A socket of datagrams, whether it is one of IPv4, and its identifier if it is a raw one.
 fn datagram_socket<'a>(
     tables: &'a [Vec<Option<Entry>>; 5],
-    listeners: &'a HashMap<ListenerId, Listener>,
+    listeners: &'a HashMap<ListenerId, Served>,
     via: Via,
 ) -> Option<(BorrowedFd<'a>, bool, Option<RawId>)> {
     match via {
@@ -470,7 +517,7 @@ fn datagram_socket<'a>(
             (entry.id == id).then(|| (entry.fd.as_fd(), entry.v4, entry.raw))
         }
         Via::Listener(id) => {
-            let listener = listeners.get(&id)?;
+            let listener = &listeners.get(&id)?.listener;
             Some((listener.as_fd(), listener.is_v4(), None))
         }
     }

@@ -4,7 +4,7 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::host_calls::{self as calls, Control};
-use super::host_datagrams::{self, take_in};
+use super::host_datagrams::take_in;
 use super::host_errors::explain;
 use super::host_gather::Gather;
 use super::host_sockets::{Entry, Executed, TAG};
@@ -101,9 +101,6 @@ impl Entry {
                 }
                 let skip = if peek_offset { None } else { Some((scratch, offset as usize)) };
                 return self.peek(skip, len as usize, usize::from(headers), received);
-            }
-            SocketCall::ReceiveError { .. } => {
-                return Executed::Event(host_datagrams::receive_error(fd, socket, self.raw));
             }
             SocketCall::WatchWritable { .. } => {
                 self.watching = true;

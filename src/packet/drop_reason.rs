@@ -110,6 +110,8 @@ pub enum DropReason {
     ForbiddenDestination,
     /// Host sockets or descriptors ran out.
     SocketLimit,
+    /// A host socket's send buffer was full.
+    SocketFull,
     /// A TCP segment that came before an earlier one and found no room to wait for it.
     TcpOutOfOrder,
     /// The name server has too many queries waiting, or the port has its share of them.
@@ -244,6 +246,7 @@ const TABLE: [(DropReason, &str, &str); 61] = [
         "Destination of a socket flow that must never be reached unasked",
     ),
     (DropReason::SocketLimit, "socket-limit", "Host sockets or descriptors ran out"),
+    (DropReason::SocketFull, "socket-full", "A host socket's send buffer was full"),
     (
         DropReason::TcpOutOfOrder,
         "tcp-out-of-order",

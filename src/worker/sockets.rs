@@ -95,6 +95,9 @@ impl Sockets {
                 }
             }
             calls.clear();
+            for event in self.host.take_not_sent() {
+                datapath.socket_event(now, event, out);
+            }
             datapath.flush_sockets(now, out);
         }
         out.sockets.clear();

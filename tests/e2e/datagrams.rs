@@ -70,8 +70,17 @@ fn by_family(family: Family, v4: &str, v6: &str) -> IpAddr {
 }
 
 fn ip(words: &str) {
-    let output = Command::new("ip").args(words.split(' ')).output().expect("ip runs");
-    assert!(output.status.success(), "ip {words}: {}", String::from_utf8_lossy(&output.stderr));
+    run("ip", words);
+}
+
+fn tc(words: &str) {
+    run("tc", words);
+}
+
+fn run(program: &str, words: &str) {
+    let output = Command::new(program).args(words.split(' ')).output().expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {words}: {said}");
 }
 
 fn world(name: &str, options: &str, body: impl FnOnce(&World, &Way, &Container)) {
@@ -194,6 +203,27 @@ fn each_hop_of_the_way_answers_a_traceroute_for_itself() {
 }
 
 #[test]
+fn each_hop_of_the_way_answers_a_ping_that_goes_no_further() {
+    let name = "datagrams::each_hop_of_the_way_answers_a_ping_that_goes_no_further";
+    world(name, "", |_world, _way, container| {
+        let ns = container.ns();
+        for family in FAMILIES {
+            let far = Way::far(family).to_string();
+            let gateway = by_family(family, "10.20.0.1", "fd20::1");
+            for (ttl, hop) in [("1", gateway), ("2", Way::router(family))] {
+                let run =
+                    || Command::new("ping").args(["-n", "-c1", "-W5", "-t", ttl, &far]).output();
+                let output = in_namespace(&ns, run).unwrap().expect("ping runs");
+                let text = String::from_utf8_lossy(&output.stdout);
+                let said = text.lines().find(|line| line.starts_with("From ")).unwrap_or_default();
+                let exceeded = said.contains("Time to live exceeded") || said.contains("Hop limit");
+                assert!(said.contains(&hop.to_string()) && exceeded, "hop {ttl}: {text}");
+            }
+        }
+    });
+}
+
+#[test]
 fn a_narrow_link_on_the_way_is_told_to_the_container_with_its_mtu() {
     let name = "datagrams::a_narrow_link_on_the_way_is_told_to_the_container_with_its_mtu";
     world(name, "", |_world, way, container| {
@@ -267,6 +297,92 @@ fn a_datagram_in_ipv6_is_unreachable_at_once_where_the_host_has_none() {
         let server = udp_in(&way.router, Way::router(Family::V4), 0);
         let client = udp_in(&ns, container.addr(Family::V4), 0);
         there_and_back(&client, &server, server.local_addr().unwrap(), 100);
+    });
+}
+
+/// Bytes that wait in the host's socket of a port, errors and all.
+fn waiting_at(port: u16) -> u64 {
+    let table = std::fs::read_to_string("/proc/net/udp6").unwrap();
+    let local = format!(":{port:04X} ");
+    let line = table.lines().find(|line| line.contains(&local)).expect("the port is bound");
+    let queues = line.split_whitespace().nth(4).unwrap();
+    u64::from_str_radix(queues.split_once(':').unwrap().1, 16).unwrap()
+}
+
+#[test]
+fn a_server_learns_that_its_client_has_gone_and_such_errors_do_not_fill_its_port() {
+    let name =
+        "datagrams::a_server_learns_that_its_client_has_gone_and_such_errors_do_not_fill_its_port";
+    world(name, "-p 1180:5000/udp", |_world, way, container| {
+        let ns = container.ns();
+        for family in FAMILIES {
+            let (kind, code) = if family == Family::V4 { (3, 3) } else { (1, 4) };
+            let errors = listen_to_errors(&ns, family);
+            let server = udp_in(&ns, container.addr(family), 5000);
+            let client = udp_in(&way.far, Way::far(family), 0);
+            let own = client.local_addr().unwrap();
+            client.send_to(b"question", (Way::host(family), 1180)).unwrap();
+            let (_, seen) = server.recv_from(&mut [0; 100]).unwrap();
+            assert_eq!(seen, own);
+            drop(client);
+            server.send_to(b"answer", seen).unwrap();
+            let (from, got, _, quoted) = next_error(&errors, family, kind);
+            assert_eq!((from, got), (own.ip(), code));
+            assert_eq!(quoted_ports(&quoted, family), (5000, own.port()));
+            assert_eq!(waiting_at(1180), 0, "the port's buffer is for datagrams");
+        }
+    });
+}
+
+#[test]
+fn an_answer_that_may_not_be_cut_is_not_and_the_server_is_told_how_narrow_the_way_is() {
+    let name = "datagrams::an_answer_that_may_not_be_cut_is_not_and_the_server_is_told_how_narrow_the_way_is";
+    world(name, "-p 1180:5000/udp", |_world, way, container| {
+        let ns = container.ns();
+        for family in FAMILIES {
+            let errors = listen_to_errors(&ns, family);
+            let server = udp_in(&ns, container.addr(family), 5000);
+            let client = udp_in(&way.far, Way::far(family), 0);
+            client.send_to(b"question", (Way::host(family), 1180)).unwrap();
+            let (_, seen) = server.recv_from(&mut [0; 100]).unwrap();
+            server.send_to(&[1; 1_440], seen).unwrap();
+            let (kind, code) = if family == Family::V4 { (3, 4) } else { (2, 0) };
+            let (from, got, mtu, quoted) = next_error(&errors, family, kind);
+            assert_eq!((from, got, mtu), (Way::router(family), code, NARROW));
+            assert_eq!(quoted_ports(&quoted, family), (5000, seen.port()));
+            // The server's kernel cuts the next one itself, so the host may.
+            server.send_to(&[2; 1_440], seen).unwrap();
+            let mut buf = [0; 2_000];
+            let (n, answered) = client.recv_from(&mut buf).unwrap();
+            assert_eq!((n, buf[0]), (1_440, 2), "and the first one has not arrived in pieces");
+            assert_eq!(answered, (Way::host(family), 1180).into());
+        }
+    });
+}
+
+#[test]
+fn what_a_full_socket_of_the_host_does_not_take_is_counted() {
+    let name = "datagrams::what_a_full_socket_of_the_host_does_not_take_is_counted";
+    world(name, "", |world, way, container| {
+        let ns = container.ns();
+        for family in FAMILIES {
+            let server = udp_in(&way.router, Way::router(family), 0);
+            let client = udp_in(&ns, container.addr(family), 0);
+            let to = server.local_addr().unwrap();
+            // The router is known by now: nobody could ask for it behind all that will wait.
+            there_and_back(&client, &server, to, 100);
+            // The whole buffer waits at the device.
+            tc("qdisc add dev nic0 root tbf rate 64kbit burst 3000 limit 50000000");
+            let before = world.drops("web", "socket-full");
+            let counted = || {
+                for _ in 0..500 {
+                    let _ = client.send_to(&[1; 1_400], to);
+                }
+                world.drops("web", "socket-full") > before
+            };
+            crate::world::eventually("the buffer is full", Duration::from_secs(20), counted);
+            tc("qdisc del dev nic0 root");
+        }
     });
 }
 

@@ -188,6 +188,25 @@ fn a_publication_is_where_it_was_asked_for_until_it_is_taken_back() {
     });
 }
 
+/// From the container itself, from its neighbour, and from another network.
+#[test]
+fn containers_reach_a_published_port_by_the_host_s_address() {
+    let name = "published::containers_reach_a_published_port_by_the_host_s_address";
+    in_world(name, "--uplink sockets", |world, _outside| {
+        world.ok(&format!("network create red {RED}"));
+        let web = web(world);
+        let [near, far] = [("near", "blue"), ("far", "red")]
+            .map(|(name, network)| world.container(name, &format!("--network {network}")));
+        for family in FAMILIES {
+            let to = SocketAddr::new(Outside::address(family), 1180);
+            assert_eq!(seen(&far.ns(), to), far.addr(family), "the client's true address");
+            // Else its answers would not come back this way.
+            assert_eq!(seen(&near.ns(), to), gateway(family), "a neighbour's");
+            assert_eq!(seen(&web.ns(), to), gateway(family), "its own");
+        }
+    });
+}
+
 #[test]
 fn a_client_is_reset_when_nobody_listens_inside() {
     let name = "published::a_client_is_reset_when_nobody_listens_inside";

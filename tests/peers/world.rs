@@ -3,7 +3,8 @@
 //! As root, it is a network, mount and process namespace with loopback and one interface with a default
 //! route that leads nowhere, and a temporary user in it: RootlessKit and Podman do not want to be root's.
 //! Whatever the test starts ends with it, and nothing touches the machine's own interfaces. An ordinary
-//! user runs the same scripts on the machine's loopback.
+//! user runs the same scripts on the machine's loopback, if the machine lets one: [`lacking`] says what it
+//! must have.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -42,8 +43,51 @@ pub(crate) struct World {
     user: Option<String>,
 }
 
+/// Programs of others that the scripts call by their Debian paths.
+const PROGRAMS: [&str; 7] =
+    ["podman", "pasta", "rootlesskit", "runc", "slirp4netns", "socat", "newuidmap"];
+
+/// What an ordinary user would need and has not, in words. Root gives itself all but the programs.
+fn lacking(root: bool) -> Vec<String> {
+    let mut lacking = Vec::new();
+    let missing: Vec<_> =
+        PROGRAMS.into_iter().filter(|name| !Path::new("/usr/bin").join(name).exists()).collect();
+    if !missing.is_empty() {
+        lacking
+            .push(format!("no {} here; `scripts/setup interop` installs it", missing.join(", ")));
+    }
+    if root {
+        return lacking;
+    }
+    let tun = std::fs::OpenOptions::new().read(true).write(true).open("/dev/net/tun");
+    if let Err(error) = tun {
+        lacking.push(format!(
+            "/dev/net/tun cannot be opened ({error}), and only root can change that: chmod 666 /dev/net/tun"
+        ));
+    }
+    let user = std::env::var("USER").unwrap_or_default();
+    for file in ["/etc/subuid", "/etc/subgid"] {
+        let table = std::fs::read_to_string(file).unwrap_or_default();
+        if !table.lines().any(|line| line.split(':').next() == Some(user.as_str())) {
+            lacking.push(format!(
+                "`{user}` ($USER) has no subordinate numbers in {file}, and only root can give some: \
+                 usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}"
+            ));
+        }
+    }
+    lacking
+}
+
 impl World {
     pub(crate) fn new() -> Self {
+        let root = rustix::process::geteuid().is_root();
+        let lacking = lacking(root);
+        assert!(
+            lacking.is_empty(),
+            "these tests run as root, who makes a user for them, or as a user who has what they need; this one \
+             has not:\n- {}",
+            lacking.join("\n- ")
+        );
         let dir = tempfile::tempdir().unwrap();
         open_to_all(dir.path());
         let bin = dir.path().join("bin");
@@ -54,7 +98,6 @@ impl World {
         for name in ["slirp4netns", "pasta"] {
             std::os::unix::fs::symlink("wharf", bin.join(name)).unwrap();
         }
-        let root = rustix::process::geteuid().is_root();
         let user = root.then(|| make_user(&dir.path().join("home")));
         if let Some(user) = &user {
             sh(&format!("chown {user} {0}/home {0}/run", dir.path().display()));

@@ -172,7 +172,7 @@ fn the_next_resolver_is_asked_when_the_first_is_silent_or_not_there() {
                 let to = SockAddr { addr: server, port: 53 };
                 let (error, offender) = (SocketError::Refused, Addr::UNSPECIFIED);
                 let mut out = world.happens(SocketEvent::DatagramError {
-                    socket,
+                    via: Via::Socket(socket),
                     error,
                     offender,
                     to,

@@ -304,7 +304,7 @@ fn a_family_that_the_host_lacks_is_unreachable_at_once() {
         let (socket, mut out) = (socket_of(&calls), Output::default());
         // What sending says where there is no route, or no address to send from.
         let event = SocketEvent::DatagramError {
-            socket,
+            via: Via::Socket(socket),
             error: SocketError::NetUnreachable,
             offender: "0.0.0.0".parse().unwrap(),
             to: SockAddr { addr: to.0.into(), port: to.1 },

@@ -218,7 +218,8 @@ pub enum SocketCall {
         /// For IPv4 or for IPv6.
         v4: bool,
     },
-    /// Send a datagram, or a train of `segment` bytes each. Answered by `DatagramError` if that fails.
+    /// Send a datagram, or a train of `segment` bytes each. Answered by `DatagramError` if that fails,
+    /// by `NotSent` if the socket is full.
     SendTo {
         /// Which socket.
         via: Via,
@@ -259,7 +260,7 @@ pub enum SocketCall {
     /// Read one entry of the error queue. Answered by `DatagramError` or `ErrorsDrained`.
     ReceiveError {
         /// Which socket.
-        socket: SocketId,
+        via: Via,
     },
 }
 

@@ -132,13 +132,13 @@ pub enum SocketEvent<'a> {
     },
     /// The error queue has entries.
     ErrorsWaiting {
-        /// Which.
-        socket: SocketId,
+        /// Which socket's.
+        via: Via,
     },
-    /// Answer to `ReceiveError`.
+    /// Answer to `ReceiveError`, and to a `SendTo` that failed.
     DatagramError {
-        /// Which.
-        socket: SocketId,
+        /// Which socket.
+        via: Via,
         /// What happened.
         error: SocketError,
         /// Who says so; unspecified if the host itself.
@@ -150,8 +150,15 @@ pub enum SocketEvent<'a> {
     },
     /// Answer to `ReceiveError`: nothing more there.
     ErrorsDrained {
-        /// Which.
-        socket: SocketId,
+        /// Which socket's.
+        via: Via,
+    },
+    /// The socket's send buffer was full, as a device's queue may be: frames are lost.
+    NotSent {
+        /// Which socket.
+        via: Via,
+        /// How many frames.
+        frames: u32,
     },
 }
 
@@ -169,12 +176,17 @@ impl SocketEvent<'_> {
             | Self::Data { socket, .. }
             | Self::Drained { socket, .. }
             | Self::Datagram { via: Via::Socket(socket), .. }
-            | Self::ErrorsWaiting { socket }
-            | Self::DatagramError { socket, .. }
-            | Self::ErrorsDrained { socket } => Some(*socket),
+            | Self::ErrorsWaiting { via: Via::Socket(socket) }
+            | Self::DatagramError { via: Via::Socket(socket), .. }
+            | Self::NotSent { via: Via::Socket(socket), .. }
+            | Self::ErrorsDrained { via: Via::Socket(socket) } => Some(*socket),
             Self::Incoming { .. }
             | Self::ListenerDrained { .. }
-            | Self::Datagram { via: Via::Listener(_), .. } => None,
+            | Self::Datagram { via: Via::Listener(_), .. }
+            | Self::ErrorsWaiting { via: Via::Listener(_) }
+            | Self::DatagramError { via: Via::Listener(_), .. }
+            | Self::NotSent { via: Via::Listener(_), .. }
+            | Self::ErrorsDrained { via: Via::Listener(_) } => None,
         }
     }
 }

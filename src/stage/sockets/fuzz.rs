@@ -278,7 +278,13 @@ impl Fuzzed {
             9 => SocketEvent::Drained { socket, eof: b > 128 },
             10 => {
                 let (offender, echo_seq) = (peer.addr, 7);
-                SocketEvent::DatagramError { socket, error, offender, to: peer, echo_seq }
+                let listener = Via::Listener(ListenerId(2));
+                let via = if b % 16 > 8 { listener } else { Via::Socket(socket) };
+                if b % 16 == 7 {
+                    SocketEvent::NotSent { via, frames: 2 }
+                } else {
+                    SocketEvent::DatagramError { via, error, offender, to: peer, echo_seq }
+                }
             }
             11 | 12 => {
                 let Some(frame) = received(&mut self.batch, input) else { return };

@@ -138,6 +138,24 @@ impl SocketFlows {
                 let datagram = udp::Datagram { slot, from, to, segment };
                 self.udp.clients.received(listener, &datagram, frame, shared, out);
             }
+            SocketEvent::ErrorsWaiting { via: via @ Via::Listener(_) } => {
+                out.call(SocketCall::ReceiveError { via });
+            }
+            SocketEvent::DatagramError {
+                via: via @ Via::Listener(listener),
+                error,
+                offender,
+                to,
+                ..
+            } => {
+                out.call(SocketCall::ReceiveError { via });
+                self.udp.clients.failed(listener, (error, offender), to, shared, out);
+            }
+            SocketEvent::NotSent { via: Via::Listener(listener), frames } => {
+                if let Some(published) = self.udp.clients.published(listener) {
+                    out.not_sent(published.target.port, frames);
+                }
+            }
             event => {
                 let Some(socket) = event.socket() else { return };
                 match socket.kind() {

@@ -121,6 +121,11 @@ impl SocketOutput {
         self.drops.push((port, reason));
     }
 
+    /// Notes frames that a full socket did not take.
+    pub(super) fn not_sent(&mut self, port: PortId, frames: u32) {
+        self.drops.extend((0..frames).map(|_| (port, DropReason::SocketFull)));
+    }
+
     /// Asks for bytes of our own to be sent.
     pub fn send_made(&mut self, socket: SocketId, to: SockAddr, bytes: &[u8]) {
         let (start, len) = (self.made.len() as u32, bytes.len() as u32);

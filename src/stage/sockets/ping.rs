@@ -18,7 +18,7 @@ use super::output::{Delivery, SocketOutput};
 use super::shared::{Inside, Shared};
 use super::slab::Slab;
 use crate::base::ids::PortId;
-use crate::base::limits::SOCKET_PING_FLOWS_MAX;
+use crate::base::limits::{SOCKET_FLOW_BYTES_MAX, SOCKET_PING_FLOWS_MAX};
 use crate::base::time::{Span, Time};
 use crate::packet::{DropReason, FlowKey, Fragment, FrameMut, Parsed};
 use crate::wire::addr::Addr;
@@ -42,6 +42,8 @@ struct PingFlow {
     last_sent: Time,
     armed: Option<Time>,
 }
+
+const _: () = assert!(size_of::<PingFlow>() <= SOCKET_FLOW_BYTES_MAX);
 
 /// All ping sockets of one worker's socket uplink.
 #[derive(Debug)]
@@ -149,9 +151,10 @@ impl PingFlows {
             SocketEvent::Datagram { slot, mut frame, from, .. } => {
                 flow.reply(&mut frame, slot, from.addr, out);
             }
-            SocketEvent::ErrorsWaiting { .. } => out.call(SocketCall::ReceiveError { socket }),
-            SocketEvent::DatagramError { error, offender, to, echo_seq, .. } => {
-                out.call(SocketCall::ReceiveError { socket });
+            SocketEvent::ErrorsWaiting { via } => out.call(SocketCall::ReceiveError { via }),
+            SocketEvent::NotSent { frames, .. } => out.not_sent(flow.port, frames),
+            SocketEvent::DatagramError { via, error, offender, to, echo_seq } => {
+                out.call(SocketCall::ReceiveError { via });
                 flow.report(error, offender, (to.addr, echo_seq), shared, out);
             }
             SocketEvent::Failed { error, .. } => {

@@ -50,6 +50,10 @@ pub struct TcpFlow {
     pub(super) mtu: u16,
     /// Largest segment the container takes, and the unit of our super-frames.
     pub(super) mss: u16,
+    /// The same as the container said it: `mss` is less while a hop behind it is known to take less.
+    pub(super) mss_told: u16,
+    /// When more is tried again.
+    pub(super) larger_at: Time,
     /// Shift of the windows the container tells us.
     pub(super) their_scale: u8,
     /// Shift of the windows we tell it.
@@ -188,6 +192,8 @@ impl TcpFlow {
             state,
             mtu,
             mss: MSS_MIN,
+            mss_told: MSS_MIN,
+            larger_at: Time::ZERO,
             their_scale: 0,
             our_scale: 0,
             rcv_nxt: Seq(0),
@@ -270,6 +276,7 @@ impl TcpFlow {
     pub(super) fn take_options(&mut self, mss: Option<u16>, scale: Option<u8>) {
         let default = DEFAULT_MSS[usize::from(self.key.src.is_v4())];
         self.mss = mss.unwrap_or(default).clamp(MSS_MIN, self.own_mss());
+        self.mss_told = self.mss;
         self.their_scale = scale.unwrap_or(0);
         self.our_scale = if scale.is_some() { OUR_SCALE } else { 0 };
     }

@@ -5,6 +5,7 @@ use super::reorder::NoRoom;
 use super::segment::Segment;
 use super::seq::Seq;
 use super::timers::REORDERING;
+use crate::base::time::{Span, Time};
 use crate::packet::DropReason;
 use crate::stage::sockets::calls::{FrameSlot, SocketCall};
 use crate::stage::sockets::headers;
@@ -20,6 +21,8 @@ const DUP_ACKS: u8 = 3;
 const PATH_MTU_MIN_V4: u16 = 552;
 /// RFC 8201 4: no IPv6 path takes less.
 const PATH_MTU_MIN_V6: u16 = 1280;
+/// RFC 8201 5.3 and RFC 1191 6.3: how long what is known of a path holds.
+const PATH_MTU_AGES: Span = Span::from_secs(600);
 
 type Outcome = Result<(), DropReason>;
 
@@ -240,7 +243,7 @@ impl TcpFlow {
 
     /// Segments towards the container are too large for a hop behind it: what is under way is sent again
     /// in smaller ones. An error that quotes no byte under way is a guess (RFC 5927 4.1).
-    pub(super) fn path_mtu(&mut self, seq: Seq, mtu: u16) -> Outcome {
+    pub(super) fn path_mtu(&mut self, (seq, mtu): (Seq, u16), now: Time) -> Outcome {
         let under_way = !seq.before(self.snd_una) && seq.before(self.snd_max);
         if self.state != TcpState::Open || !under_way {
             return Err(DropReason::IcmpUnrelated);
@@ -251,10 +254,19 @@ impl TcpFlow {
         let mss = mtu.max(least) - headers;
         if mss < self.mss {
             self.mss = mss;
+            self.larger_at = now + PATH_MTU_AGES;
             self.restart = true;
             self.rewind();
         }
         Ok(())
+    }
+
+    /// What was narrow may have been replaced: if it has not, the next large segment is answered as the
+    /// first one was.
+    pub(super) fn try_larger(&mut self, now: Time) {
+        if self.mss < self.mss_told && self.larger_at <= now {
+            self.mss = self.mss_told;
+        }
     }
 
     /// The bytes of a segment, and its FIN.

@@ -247,7 +247,7 @@ impl TcpFlows {
     ) -> Option<Result<(), DropReason>> {
         let at = self.find(key, shared)?;
         let flow = self.slab.at_mut(at).filter(|flow| flow.port == port)?;
-        let (id, outcome) = (flow.id, flow.path_mtu(Seq(seq), mtu));
+        let (id, outcome) = (flow.id, flow.path_mtu((Seq(seq), mtu), shared.now));
         self.touch(id, shared);
         Some(outcome)
     }
@@ -290,6 +290,7 @@ impl TcpFlows {
         for slot in std::mem::take(&mut self.dirty) {
             let Some(flow) = self.slab.at_mut(slot).filter(|flow| flow.dirty) else { continue };
             flow.dirty = false;
+            flow.try_larger(shared.now);
             flow.flush(out);
             flow.rearm(shared);
             let ending = flow.state == TcpState::TimeWait && !flow.waits;

@@ -258,19 +258,27 @@ fn refusal_becomes_a_reset_and_unreachability_an_icmp_error() {
 
 #[test]
 fn forbidden_destinations_and_strangers_open_nothing() {
-    let mut rig = Rig::new(true);
-    for dst in ["127.0.0.1", "0.0.0.0", "224.0.0.1", "169.254.169.254"] {
-        rig.outside.0 = addr(dst);
-        assert_eq!(rig.send(SYN, &[]), Err(DropReason::ForbiddenDestination), "{dst}");
+    for v4 in [true, false] {
+        let mut rig = Rig::new(v4);
+        let refused = if v4 {
+            ["127.0.0.1", "0.0.0.0", "224.0.0.1", "169.254.169.254"]
+        } else {
+            ["::1", "::", "ff02::1", "fe80::1"]
+        };
+        let outside = rig.outside.0;
+        for dst in refused {
+            rig.outside.0 = addr(dst);
+            assert_eq!(rig.send(SYN, &[]), Err(DropReason::ForbiddenDestination), "{dst}");
+        }
+        assert_eq!((rig.calls(), rig.segments()), (vec![], vec![]));
+        rig.outside.0 = outside;
+        rig.ack = 77;
+        assert_eq!(rig.send(ACK, b"lost"), Err(DropReason::TcpNoFlow));
+        let answer = rig.segment();
+        assert_eq!((answer.flags, answer.seq), (RST, 77));
+        assert_eq!(rig.send(RST, &[]), Err(DropReason::TcpNoFlow));
+        assert_eq!(rig.segments(), [], "a reset is not answered");
     }
-    assert_eq!((rig.calls(), rig.segments()), (vec![], vec![]));
-    rig.outside.0 = addr("192.0.2.7");
-    rig.ack = 77;
-    assert_eq!(rig.send(ACK, b"lost"), Err(DropReason::TcpNoFlow));
-    let answer = rig.segment();
-    assert_eq!((answer.flags, answer.seq), (RST, 77));
-    assert_eq!(rig.send(RST, &[]), Err(DropReason::TcpNoFlow));
-    assert_eq!(rig.segments(), [], "a reset is not answered");
 }
 
 #[test]
@@ -295,22 +303,28 @@ fn bytes_of_one_batch_go_out_in_one_call_and_are_acknowledged_when_taken() {
 
 #[test]
 fn what_the_socket_did_not_take_is_not_acknowledged_and_asked_for_again() {
-    let (mut rig, socket) = Rig::connected(true);
-    rig.send(ACK | PSH, &[1; 5000]).unwrap();
-    rig.send(ACK | FIN, &[]).unwrap();
-    rig.calls();
-    rig.event(SocketEvent::Sent { socket, accepted: 2000, room: Room { free: 0, total: 80_000 } });
-    assert_eq!(rig.calls(), [SocketCall::WatchWritable { socket }]);
-    let taken = ISN.wrapping_add(1 + 2000);
-    assert_eq!(rig.segment().ack, taken);
-    rig.event(SocketEvent::Writable { socket, room: ROOM });
-    let acks = rig.segments();
-    assert_eq!(acks.len(), 4, "the window, and three duplicates of it");
-    assert!(acks.iter().all(|seen| (seen.ack, seen.flags) == (taken, ACK)));
-    rig.seq = taken;
-    rig.send(ACK, &[1; 3000]).unwrap();
-    let calls = rig.calls();
-    assert!(matches!(calls[..], [SocketCall::Send { parts, .. }] if parts.bytes == 3000));
+    for v4 in [true, false] {
+        let (mut rig, socket) = Rig::connected(v4);
+        rig.send(ACK | PSH, &[1; 5000]).unwrap();
+        rig.send(ACK | FIN, &[]).unwrap();
+        rig.calls();
+        rig.event(SocketEvent::Sent {
+            socket,
+            accepted: 2000,
+            room: Room { free: 0, total: 80_000 },
+        });
+        assert_eq!(rig.calls(), [SocketCall::WatchWritable { socket }]);
+        let taken = ISN.wrapping_add(1 + 2000);
+        assert_eq!(rig.segment().ack, taken);
+        rig.event(SocketEvent::Writable { socket, room: ROOM });
+        let acks = rig.segments();
+        assert_eq!(acks.len(), 4, "the window, and three duplicates of it");
+        assert!(acks.iter().all(|seen| (seen.ack, seen.flags) == (taken, ACK)));
+        rig.seq = taken;
+        rig.send(ACK, &[1; 3000]).unwrap();
+        let calls = rig.calls();
+        assert!(matches!(calls[..], [SocketCall::Send { parts, .. }] if parts.bytes == 3000));
+    }
 }
 
 #[test]
@@ -338,91 +352,100 @@ fn bytes_from_the_host_become_a_super_frame_and_leave_the_socket_when_acknowledg
 
 #[test]
 fn the_container_s_window_bounds_what_is_peeked_and_is_asked_for_when_closed() {
-    let (mut rig, socket) = Rig::connected(true);
-    let window = |window| TcpFields { seq: rig.seq, ack: rig.ack, flags: ACK, window };
-    let (narrow, closed) = (window(8), window(0));
-    rig.raw(narrow, &[], &[]).unwrap();
-    rig.event(SocketEvent::Readable { socket, hangup: false });
-    assert!(matches!(rig.calls()[..], [SocketCall::Peek { len: 2048, .. }]));
-    rig.data(socket, &[1; 2048]);
-    rig.segments();
-    rig.ack = rig.ack.wrapping_add(2048);
-    rig.raw(TcpFields { ack: rig.ack, ..closed }, &[], &[]).unwrap();
-    assert_eq!(rig.calls(), [SocketCall::Discard { socket, len: 2048 }]);
-    rig.wait(Span::from_millis(200));
-    let probe = rig.segment();
-    assert_eq!((probe.seq, probe.data.len()), (rig.ack.wrapping_sub(1), 0));
-    rig.raw(TcpFields { ack: rig.ack, ..closed }, &[], &[]).unwrap();
-    assert_eq!(rig.calls(), []);
-    rig.wait(Span::from_millis(300));
-    assert_eq!(rig.segments(), [], "probes back off");
-    rig.wait(Span::from_millis(100));
-    assert_eq!(rig.segment().seq, rig.ack.wrapping_sub(1));
-    rig.raw(TcpFields { ack: rig.ack, ..narrow }, &[], &[]).unwrap();
-    assert!(matches!(rig.calls()[..], [SocketCall::Peek { len: 2048, offset: 0, .. }]));
+    for v4 in [true, false] {
+        let (mut rig, socket) = Rig::connected(v4);
+        let window = |window| TcpFields { seq: rig.seq, ack: rig.ack, flags: ACK, window };
+        let (narrow, closed) = (window(8), window(0));
+        rig.raw(narrow, &[], &[]).unwrap();
+        rig.event(SocketEvent::Readable { socket, hangup: false });
+        assert!(matches!(rig.calls()[..], [SocketCall::Peek { len: 2048, .. }]));
+        rig.data(socket, &[1; 2048]);
+        rig.segments();
+        rig.ack = rig.ack.wrapping_add(2048);
+        rig.raw(TcpFields { ack: rig.ack, ..closed }, &[], &[]).unwrap();
+        assert_eq!(rig.calls(), [SocketCall::Discard { socket, len: 2048 }]);
+        rig.wait(Span::from_millis(200));
+        let probe = rig.segment();
+        assert_eq!((probe.seq, probe.data.len()), (rig.ack.wrapping_sub(1), 0));
+        rig.raw(TcpFields { ack: rig.ack, ..closed }, &[], &[]).unwrap();
+        assert_eq!(rig.calls(), []);
+        rig.wait(Span::from_millis(300));
+        assert_eq!(rig.segments(), [], "probes back off");
+        rig.wait(Span::from_millis(100));
+        assert_eq!(rig.segment().seq, rig.ack.wrapping_sub(1));
+        rig.raw(TcpFields { ack: rig.ack, ..narrow }, &[], &[]).unwrap();
+        assert!(matches!(rig.calls()[..], [SocketCall::Peek { len: 2048, offset: 0, .. }]));
+    }
 }
 
 #[test]
 fn loss_towards_the_container_rewinds_the_peek() {
-    let (mut rig, socket) = Rig::connected(true);
-    rig.event(SocketEvent::Readable { socket, hangup: false });
-    rig.calls();
-    rig.data(socket, &[1; 4000]);
-    rig.segments();
-    for _ in 0..3 {
-        assert_eq!(rig.calls(), []);
-        rig.send(ACK, &[]).unwrap();
-    }
-    let calls = rig.calls();
-    assert!(
-        matches!(
-            calls[..],
-            [SocketCall::SetPeekOffset { offset: 0, .. }, SocketCall::Peek { offset: 0, .. }]
-        ),
-        "{calls:?}"
-    );
-    rig.data(socket, &[1; 4000]);
-    assert_eq!(rig.segment().seq, rig.ack);
-    for _ in 0..5 {
-        rig.send(ACK, &[]).unwrap();
-    }
-    assert_eq!(rig.calls(), [], "duplicates of the resent bytes count for nothing");
-    let mut wait = Span::from_millis(200);
-    for _ in 0..3 {
-        rig.wait(wait);
-        let calls = rig.calls();
-        assert!(matches!(calls[..], [SocketCall::SetPeekOffset { .. }, SocketCall::Peek { .. }]));
+    for v4 in [true, false] {
+        let (mut rig, socket) = Rig::connected(v4);
+        rig.event(SocketEvent::Readable { socket, hangup: false });
+        rig.calls();
         rig.data(socket, &[1; 4000]);
         rig.segments();
-        wait = Span(wait.0 * 2);
+        for _ in 0..3 {
+            assert_eq!(rig.calls(), []);
+            rig.send(ACK, &[]).unwrap();
+        }
+        let calls = rig.calls();
+        assert!(
+            matches!(
+                calls[..],
+                [SocketCall::SetPeekOffset { offset: 0, .. }, SocketCall::Peek { offset: 0, .. }]
+            ),
+            "{calls:?}"
+        );
+        rig.data(socket, &[1; 4000]);
+        assert_eq!(rig.segment().seq, rig.ack);
+        for _ in 0..5 {
+            rig.send(ACK, &[]).unwrap();
+        }
+        assert_eq!(rig.calls(), [], "duplicates of the resent bytes count for nothing");
+        let mut wait = Span::from_millis(200);
+        for _ in 0..3 {
+            rig.wait(wait);
+            let calls = rig.calls();
+            assert!(matches!(
+                calls[..],
+                [SocketCall::SetPeekOffset { .. }, SocketCall::Peek { .. }]
+            ));
+            rig.data(socket, &[1; 4000]);
+            rig.segments();
+            wait = Span(wait.0 * 2);
+        }
+        // The container had it all: only acknowledgements were lost.
+        rig.wait(wait);
+        rig.calls();
+        rig.ack = rig.ack.wrapping_add(4000);
+        rig.send(ACK, &[]).unwrap();
+        assert_eq!(rig.calls(), [SocketCall::Discard { socket, len: 4000 }]);
+        rig.data(socket, &[7; 10]);
+        assert_eq!(rig.segments(), [], "what was peeked before the acknowledgement is not sent");
     }
-    // The container had it all: only acknowledgements were lost.
-    rig.wait(wait);
-    rig.calls();
-    rig.ack = rig.ack.wrapping_add(4000);
-    rig.send(ACK, &[]).unwrap();
-    assert_eq!(rig.calls(), [SocketCall::Discard { socket, len: 4000 }]);
-    rig.data(socket, &[7; 10]);
-    assert_eq!(rig.segments(), [], "what was peeked before the acknowledgement is not sent");
 }
 
 #[test]
 fn a_container_that_falls_silent_is_given_up_and_its_peer_reset() {
-    let (mut rig, socket) = Rig::connected(true);
-    rig.event(SocketEvent::Readable { socket, hangup: false });
-    rig.calls();
-    rig.data(socket, &[1; 100]);
-    let mut waited = 0;
-    while rig.state() == Some(TcpState::Open) {
-        rig.wait(Span::from_secs(1));
-        if rig.calls().iter().any(|call| matches!(call, SocketCall::Peek { .. })) {
-            rig.data(socket, &[1; 100]);
+    for v4 in [true, false] {
+        let (mut rig, socket) = Rig::connected(v4);
+        rig.event(SocketEvent::Readable { socket, hangup: false });
+        rig.calls();
+        rig.data(socket, &[1; 100]);
+        let mut waited = 0;
+        while rig.state() == Some(TcpState::Open) {
+            rig.wait(Span::from_secs(1));
+            if rig.calls().iter().any(|call| matches!(call, SocketCall::Peek { .. })) {
+                rig.data(socket, &[1; 100]);
+            }
+            waited += 1;
+            assert!(waited < 1000);
         }
-        waited += 1;
-        assert!(waited < 1000);
+        assert!((100..600).contains(&waited), "{waited} s");
+        assert_eq!(rig.segments().last().unwrap().flags, RST | ACK);
     }
-    assert!((100..600).contains(&waited), "{waited} s");
-    assert_eq!(rig.segments().last().unwrap().flags, RST | ACK);
 }
 
 #[test]
@@ -454,130 +477,144 @@ fn the_container_s_half_close_is_passed_on_after_its_bytes() {
 
 #[test]
 fn the_host_s_half_close_leaves_the_other_half_open_and_ends_in_time_wait() {
-    let (mut rig, socket) = Rig::connected(true);
-    rig.event(SocketEvent::Readable { socket, hangup: true });
-    rig.calls();
-    rig.event(SocketEvent::Drained { socket, eof: true });
-    let fin = rig.segment();
-    assert_eq!((fin.flags, fin.seq), (FIN | ACK, rig.ack));
-    rig.wait(Span::from_millis(200));
-    assert_eq!(rig.segment().flags, FIN | ACK, "sent again until acknowledged");
-    rig.ack = rig.ack.wrapping_add(1);
-    rig.send(ACK, b"still talking").unwrap();
-    assert!(matches!(rig.calls()[..], [SocketCall::Send { .. }]));
-    rig.sent(socket, 13);
-    rig.segments();
-    rig.send(ACK | FIN, &[]).unwrap();
-    assert_eq!(
-        rig.calls(),
-        [SocketCall::Shutdown { socket }, SocketCall::Close { socket, reset: false }]
-    );
-    assert_eq!(rig.segment().ack, rig.seq);
-    assert_eq!(rig.state(), Some(TcpState::TimeWait));
-    rig.seq = rig.seq.wrapping_sub(1);
-    rig.send(ACK | FIN, &[]).unwrap();
-    assert_eq!(rig.segment().ack, rig.seq, "a lost last acknowledgement is repeated");
-    rig.wait(Span::from_secs(1));
-    assert_eq!(rig.flows.counts()[0], 0);
+    for v4 in [true, false] {
+        let (mut rig, socket) = Rig::connected(v4);
+        rig.event(SocketEvent::Readable { socket, hangup: true });
+        rig.calls();
+        rig.event(SocketEvent::Drained { socket, eof: true });
+        let fin = rig.segment();
+        assert_eq!((fin.flags, fin.seq), (FIN | ACK, rig.ack));
+        rig.wait(Span::from_millis(200));
+        assert_eq!(rig.segment().flags, FIN | ACK, "sent again until acknowledged");
+        rig.ack = rig.ack.wrapping_add(1);
+        rig.send(ACK, b"still talking").unwrap();
+        assert!(matches!(rig.calls()[..], [SocketCall::Send { .. }]));
+        rig.sent(socket, 13);
+        rig.segments();
+        rig.send(ACK | FIN, &[]).unwrap();
+        assert_eq!(
+            rig.calls(),
+            [SocketCall::Shutdown { socket }, SocketCall::Close { socket, reset: false }]
+        );
+        assert_eq!(rig.segment().ack, rig.seq);
+        assert_eq!(rig.state(), Some(TcpState::TimeWait));
+        rig.seq = rig.seq.wrapping_sub(1);
+        rig.send(ACK | FIN, &[]).unwrap();
+        assert_eq!(rig.segment().ack, rig.seq, "a lost last acknowledgement is repeated");
+        rig.wait(Span::from_secs(1));
+        assert_eq!(rig.flows.counts()[0], 0);
+    }
 }
 
 #[test]
 fn a_new_syn_reopens_a_connection_in_time_wait() {
-    let (mut rig, socket) = Rig::connected(true);
-    rig.event(SocketEvent::Readable { socket, hangup: true });
-    rig.calls();
-    rig.event(SocketEvent::Drained { socket, eof: true });
-    rig.segments();
-    rig.ack = rig.ack.wrapping_add(1);
-    rig.send(ACK | FIN, &[]).unwrap();
-    rig.calls();
-    assert_eq!(rig.state(), Some(TcpState::TimeWait));
-    rig.seq = rig.seq.wrapping_add(100_000);
-    rig.send(SYN, &[]).unwrap();
-    let calls = rig.calls();
-    let [SocketCall::Connect { socket: again, .. }] = calls[..] else { panic!("{calls:?}") };
-    assert_ne!(again, socket);
-    assert_eq!(rig.state(), Some(TcpState::Connecting));
+    for v4 in [true, false] {
+        let (mut rig, socket) = Rig::connected(v4);
+        rig.event(SocketEvent::Readable { socket, hangup: true });
+        rig.calls();
+        rig.event(SocketEvent::Drained { socket, eof: true });
+        rig.segments();
+        rig.ack = rig.ack.wrapping_add(1);
+        rig.send(ACK | FIN, &[]).unwrap();
+        rig.calls();
+        assert_eq!(rig.state(), Some(TcpState::TimeWait));
+        rig.seq = rig.seq.wrapping_add(100_000);
+        rig.send(SYN, &[]).unwrap();
+        let calls = rig.calls();
+        let [SocketCall::Connect { socket: again, .. }] = calls[..] else { panic!("{calls:?}") };
+        assert_ne!(again, socket);
+        assert_eq!(rig.state(), Some(TcpState::Connecting));
+    }
 }
 
 #[test]
 fn resets_travel_both_ways_and_blind_ones_do_not() {
-    let (mut rig, socket) = Rig::connected(true);
-    let exact = rig.seq;
-    rig.seq = exact.wrapping_add(7);
-    assert_eq!(rig.send(RST, &[]), Err(DropReason::TcpWindow));
-    assert_eq!(rig.segment().ack, exact, "RFC 5961: prove it");
-    rig.seq = exact;
-    rig.send(RST, &[]).unwrap();
-    assert_eq!(rig.calls(), [SocketCall::Close { socket, reset: true }]);
-    assert_eq!((rig.segments(), rig.flows.counts()[0]), (vec![], 0));
+    for v4 in [true, false] {
+        let (mut rig, socket) = Rig::connected(v4);
+        let exact = rig.seq;
+        rig.seq = exact.wrapping_add(7);
+        assert_eq!(rig.send(RST, &[]), Err(DropReason::TcpWindow));
+        assert_eq!(rig.segment().ack, exact, "RFC 5961: prove it");
+        rig.seq = exact;
+        rig.send(RST, &[]).unwrap();
+        assert_eq!(rig.calls(), [SocketCall::Close { socket, reset: true }]);
+        assert_eq!((rig.segments(), rig.flows.counts()[0]), (vec![], 0));
 
-    let (mut rig, socket) = Rig::connected(false);
-    rig.event(SocketEvent::Failed { socket, error: SocketError::Reset });
-    let reset = rig.segment();
-    assert_eq!((reset.flags, reset.seq, reset.ack), (RST | ACK, rig.ack, rig.seq));
-    assert_eq!(rig.calls(), [SocketCall::Close { socket, reset: true }]);
-    rig.event(SocketEvent::Readable { socket, hangup: true });
-    assert_eq!((rig.calls(), rig.segments()), (vec![], vec![]), "late events are nobody's");
+        let (mut rig, socket) = Rig::connected(v4);
+        rig.event(SocketEvent::Failed { socket, error: SocketError::Reset });
+        let reset = rig.segment();
+        assert_eq!((reset.flags, reset.seq, reset.ack), (RST | ACK, rig.ack, rig.seq));
+        assert_eq!(rig.calls(), [SocketCall::Close { socket, reset: true }]);
+        rig.event(SocketEvent::Readable { socket, hangup: true });
+        assert_eq!((rig.calls(), rig.segments()), (vec![], vec![]), "late events are nobody's");
+    }
 }
 
 #[test]
 fn an_idle_flow_is_kept_alive_and_a_forgotten_one_is_found_out() {
-    let (mut rig, socket) = Rig::connected(true);
-    rig.wait(Span::from_secs(7_199));
-    assert_eq!(rig.segments(), []);
-    rig.wait(Span::from_secs(1));
-    assert_eq!(rig.segment().seq, rig.ack.wrapping_sub(1));
-    rig.send(ACK, &[]).unwrap();
-    assert_eq!(rig.calls(), []);
-    rig.wait(Span::from_secs(7_199));
-    assert_eq!(rig.segments(), [], "an answer is a sign of life");
-    for _ in 0..6 {
-        rig.wait(Span::from_secs(15));
-        assert!(rig.segments().len() == 1);
+    for v4 in [true, false] {
+        let (mut rig, socket) = Rig::connected(v4);
+        rig.wait(Span::from_secs(7_199));
+        assert_eq!(rig.segments(), []);
+        rig.wait(Span::from_secs(1));
+        assert_eq!(rig.segment().seq, rig.ack.wrapping_sub(1));
+        rig.send(ACK, &[]).unwrap();
+        assert_eq!(rig.calls(), []);
+        rig.wait(Span::from_secs(7_199));
+        assert_eq!(rig.segments(), [], "an answer is a sign of life");
+        for _ in 0..6 {
+            rig.wait(Span::from_secs(15));
+            assert!(rig.segments().len() == 1);
+        }
+        assert_eq!(rig.calls(), [SocketCall::Close { socket, reset: true }]);
     }
-    assert_eq!(rig.calls(), [SocketCall::Close { socket, reset: true }]);
 }
 
 #[test]
 fn a_lost_syn_ack_is_repeated_and_a_silent_container_given_up() {
-    let mut rig = Rig::new(true);
-    rig.send(SYN, &[]).unwrap();
-    let socket = rig.socket();
-    rig.event(SocketEvent::Connected { socket, room: ROOM });
-    let first = rig.segment();
-    for secs in [1, 2, 4, 8] {
-        rig.wait(Span::from_secs(secs));
-        assert_eq!(rig.segment(), first);
+    for v4 in [true, false] {
+        let mut rig = Rig::new(v4);
+        rig.send(SYN, &[]).unwrap();
+        let socket = rig.socket();
+        rig.event(SocketEvent::Connected { socket, room: ROOM });
+        let first = rig.segment();
+        for secs in [1, 2, 4, 8] {
+            rig.wait(Span::from_secs(secs));
+            assert_eq!(rig.segment(), first);
+        }
+        rig.calls();
+        rig.wait(Span::from_secs(16));
+        assert_eq!(rig.calls(), [SocketCall::Close { socket, reset: true }]);
     }
-    rig.calls();
-    rig.wait(Span::from_secs(16));
-    assert_eq!(rig.calls(), [SocketCall::Close { socket, reset: true }]);
 }
 
 #[test]
 fn a_corrupted_segment_never_reaches_the_host_s_socket() {
-    let (mut rig, _) = Rig::connected(true);
-    let fields = TcpFields { seq: rig.seq, ack: rig.ack, flags: ACK, window: 1 };
-    let mut buf = testing::tcp(rig.inside, rig.outside, fields, &[], b"flipped");
-    crate::packet::finish::finish_checksum(&mut buf.frame());
-    buf.frame().offload_mut().csum = crate::packet::Csum::Unverified;
-    let parsed = Parsed::new(buf.bytes()).unwrap();
-    let inside = rig.inside(&parsed);
-    for (flip, expected) in [(1, Err(DropReason::Malformed)), (1, Ok(()))] {
-        *buf.frame().bytes_mut().last_mut().unwrap() ^= flip;
-        let (frame, slot) = (buf.frame(), FrameSlot(0));
-        let outcome = rig.flows.frame(rig.now, &inside, &parsed, &frame, slot, &mut rig.out);
-        assert_eq!(outcome, expected);
+    for v4 in [true, false] {
+        let (mut rig, _) = Rig::connected(v4);
+        let fields = TcpFields { seq: rig.seq, ack: rig.ack, flags: ACK, window: 1 };
+        let mut buf = testing::tcp(rig.inside, rig.outside, fields, &[], b"flipped");
+        crate::packet::finish::finish_checksum(&mut buf.frame());
+        buf.frame().offload_mut().csum = crate::packet::Csum::Unverified;
+        let parsed = Parsed::new(buf.bytes()).unwrap();
+        let inside = rig.inside(&parsed);
+        for (flip, expected) in [(1, Err(DropReason::Malformed)), (1, Ok(()))] {
+            *buf.frame().bytes_mut().last_mut().unwrap() ^= flip;
+            let (frame, slot) = (buf.frame(), FrameSlot(0));
+            let outcome = rig.flows.frame(rig.now, &inside, &parsed, &frame, slot, &mut rig.out);
+            assert_eq!(outcome, expected);
+        }
     }
 }
 
 #[test]
 fn a_container_that_goes_takes_its_flows_along() {
-    let (mut rig, socket) = Rig::connected(true);
-    rig.flows.remove_port(rig.now, PortId(4), &mut rig.out);
-    assert_eq!(rig.flows.counts()[0], 1);
-    rig.flows.remove_port(rig.now, PortId(3), &mut rig.out);
-    assert_eq!(rig.calls(), [SocketCall::Close { socket, reset: true }]);
-    assert_eq!((rig.flows.counts()[0], rig.flows.next_deadline()), (0, None));
+    for v4 in [true, false] {
+        let (mut rig, socket) = Rig::connected(v4);
+        rig.flows.remove_port(rig.now, PortId(4), &mut rig.out);
+        assert_eq!(rig.flows.counts()[0], 1);
+        rig.flows.remove_port(rig.now, PortId(3), &mut rig.out);
+        assert_eq!(rig.calls(), [SocketCall::Close { socket, reset: true }]);
+        assert_eq!((rig.flows.counts()[0], rig.flows.next_deadline()), (0, None));
+    }
 }

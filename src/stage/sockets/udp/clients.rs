@@ -7,7 +7,8 @@ use crate::base::limits::SOCKET_UDP_CLIENTS_MAX;
 use crate::base::time::{Span, Time};
 use crate::packet::{FlowKey, FrameMut, Scope};
 use crate::stage::sockets::calls::{FrameSlot, ListenerId, SockAddr, Via};
-use crate::stage::sockets::headers;
+use crate::stage::sockets::events::SocketError;
+use crate::stage::sockets::headers::{self, Quote};
 use crate::stage::sockets::output::SocketOutput;
 use crate::stage::sockets::publish::{self, Published};
 use crate::stage::sockets::shared::Shared;
@@ -115,6 +116,34 @@ impl Clients {
         if fits {
             let at = (&mut frame, datagram.slot);
             deliver(&key, target.link, target.port, at, datagram.segment, out);
+        }
+    }
+
+    /// Tells the container what became of its answer to a client.
+    pub(in crate::stage::sockets) fn failed(
+        &self,
+        listener: ListenerId,
+        (error, offender): (SocketError, Addr),
+        client: SockAddr,
+        shared: &mut Shared,
+        out: &mut SocketOutput,
+    ) {
+        let Some(key) = self.keys.get(&(listener, client.addr, client.port)) else { return };
+        let Some(target) = self.listeners.get(&listener).map(|published| &published.target) else {
+            return;
+        };
+        let v4 = key.src.is_v4();
+        let known = !offender.is_unspecified() && offender.is_v4() == v4;
+        let from = match target.gateways[usize::from(!v4)] {
+            // What the client says itself is said by whom the container takes for it.
+            _ if offender == client.addr => key.dst,
+            Some(gateway) if !known => gateway,
+            _ if known => offender,
+            _ => return,
+        };
+        if shared.may_refuse() {
+            let frame = headers::icmp_error(target.link, key, &Quote::Udp, error, from);
+            out.made(target.port, frame);
         }
     }
 

@@ -274,9 +274,10 @@ impl UdpFlows {
                     shared.stats.udp_filtered += 1;
                 }
             }
-            SocketEvent::ErrorsWaiting { .. } => out.call(SocketCall::ReceiveError { socket }),
-            SocketEvent::DatagramError { error, offender, to, .. } => {
-                out.call(SocketCall::ReceiveError { socket });
+            SocketEvent::ErrorsWaiting { via } => out.call(SocketCall::ReceiveError { via }),
+            SocketEvent::NotSent { frames, .. } => out.not_sent(flow.port, frames),
+            SocketEvent::DatagramError { via, error, offender, to, .. } => {
+                out.call(SocketCall::ReceiveError { via });
                 flow.report(error, offender, to, shared, out);
             }
             SocketEvent::Failed { error, .. } => {

@@ -81,6 +81,22 @@ impl Rig {
         self.flows.event(self.now, event, &mut self.out);
     }
 
+    /// A published port of the container's, both of whose addresses are known.
+    fn published(&mut self) -> ListenerId {
+        let target = Target {
+            port: PortId(3),
+            domain: DomainId(1),
+            link: Link { inside: INSIDE, gateway: GATEWAY },
+            addrs: [Some(addr("172.17.0.2")), Some(addr("fd00::2"))],
+            gateways: [Some(addr("172.17.0.1")), Some(addr("fd00::1"))],
+            subnets: vec![],
+            mtu: 1500,
+        };
+        let listener = ListenerId(4);
+        self.flows.publish_udp(Published { listener, target: Arc::new(target), port: 5000 });
+        listener
+    }
+
     /// A datagram arrives; what is delivered.
     fn arrives(
         &mut self,
@@ -140,39 +156,49 @@ fn one_socket_serves_all_destinations_and_answers_come_under_their_sender_s_addr
 
 #[test]
 fn strangers_are_filtered_until_the_application_is_peer_to_peer() {
-    let mut rig = Rig::new(true);
-    let socket = rig.opened();
-    let stranger = SockAddr { addr: addr("203.0.113.9"), port: 9999 };
-    assert!(rig.arrives(Via::Socket(socket), stranger, b"hello", None).is_none());
-    assert_eq!(rig.flows.stats().udp_filtered, 1);
-    for n in 0..SOCKET_UDP_REMOTES_MAX as u8 {
-        rig.send(Addr::from_v4_bytes([198, 51, 100, n]), 1, 1).unwrap();
+    for v4 in [true, false] {
+        let mut rig = Rig::new(v4);
+        let socket = rig.opened();
+        let stranger =
+            SockAddr { addr: addr(if v4 { "203.0.113.9" } else { "2001:db8:9::9" }), port: 9999 };
+        assert!(rig.arrives(Via::Socket(socket), stranger, b"hello", None).is_none());
+        assert_eq!(rig.flows.stats().udp_filtered, 1);
+        for n in 0..SOCKET_UDP_REMOTES_MAX as u8 {
+            let other = if v4 {
+                Addr::from_v4_bytes([198, 51, 100, n])
+            } else {
+                Addr::from_prefix_and_id(0x2001_0db8_0001_0000, n.into())
+            };
+            rig.send(other, 1, 1).unwrap();
+        }
+        assert!(rig.arrives(Via::Socket(socket), stranger, b"hello", None).is_some());
     }
-    assert!(rig.arrives(Via::Socket(socket), stranger, b"hello", None).is_some());
 }
 
 #[test]
 fn datagrams_in_a_row_leave_as_one_train_and_super_frames_as_they_are() {
-    let mut rig = Rig::new(true);
-    rig.opened();
-    for len in [1000, 1000, 1000, 400, 1000] {
-        rig.send(rig.outside, 9999, len).unwrap();
+    for v4 in [true, false] {
+        let mut rig = Rig::new(v4);
+        rig.opened();
+        for len in [1000, 1000, 1000, 400, 1000] {
+            rig.send(rig.outside, 9999, len).unwrap();
+        }
+        let trains: Vec<_> = rig
+            .calls()
+            .iter()
+            .map(|call| match call {
+                SocketCall::SendTo { parts, segment, .. } => (parts.bytes, *segment, parts.count),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(trains, [(3000 + 400, 1000, 4), (1000, 1000, 1)], "a shorter one ends a train");
+        let train = testing::udp_train(rig.inside, 5000, rig.outside, 9999, &[2; 5000], Some(1200));
+        rig.frame(train).unwrap();
+        let calls = rig.calls();
+        assert!(
+            matches!(calls[..], [SocketCall::SendTo { parts, segment: 1200, .. }] if parts.bytes == 5000)
+        );
     }
-    let trains: Vec<_> = rig
-        .calls()
-        .iter()
-        .map(|call| match call {
-            SocketCall::SendTo { parts, segment, .. } => (parts.bytes, *segment, parts.count),
-            other => panic!("{other:?}"),
-        })
-        .collect();
-    assert_eq!(trains, [(3000 + 400, 1000, 4), (1000, 1000, 1)], "a shorter one ends a train");
-    let train = testing::udp_train(rig.inside, 5000, rig.outside, 9999, &[2; 5000], Some(1200));
-    rig.frame(train).unwrap();
-    let calls = rig.calls();
-    assert!(
-        matches!(calls[..], [SocketCall::SendTo { parts, segment: 1200, .. }] if parts.bytes == 5000)
-    );
 }
 
 #[test]
@@ -231,18 +257,20 @@ fn a_traceroute_s_ttl_is_kept_less_the_gateway_s_hop_and_others_are_the_host_s_b
 
 #[test]
 fn a_socket_lives_five_minutes_after_its_last_datagram_and_a_resolver_s_half_a_minute() {
-    let mut rig = Rig::new(true);
-    let socket = rig.opened();
-    rig.wait(Span::from_secs(299));
-    let from = outside(&rig, 1);
-    rig.arrives(Via::Socket(socket), from, b"x", None).unwrap();
-    rig.calls();
-    rig.wait(Span::from_secs(1));
-    assert_eq!(rig.calls(), [SocketCall::Close { socket, reset: false }], "RFC 4787 REQ-6");
-    assert_eq!((rig.flows.counts(), rig.flows.next_deadline()), ([0, 0, 0], None));
-    rig.send(rig.outside, 53, 30).unwrap();
-    rig.wait(Span::from_secs(30));
-    assert_eq!(rig.flows.counts(), [0, 0, 0]);
+    for v4 in [true, false] {
+        let mut rig = Rig::new(v4);
+        let socket = rig.opened();
+        rig.wait(Span::from_secs(299));
+        let from = outside(&rig, 1);
+        rig.arrives(Via::Socket(socket), from, b"x", None).unwrap();
+        rig.calls();
+        rig.wait(Span::from_secs(1));
+        assert_eq!(rig.calls(), [SocketCall::Close { socket, reset: false }], "RFC 4787 REQ-6");
+        assert_eq!((rig.flows.counts(), rig.flows.next_deadline()), ([0, 0, 0], None));
+        rig.send(rig.outside, 53, 30).unwrap();
+        rig.wait(Span::from_secs(30));
+        assert_eq!(rig.flows.counts(), [0, 0, 0]);
+    }
 }
 
 #[test]
@@ -250,10 +278,11 @@ fn errors_of_the_path_become_icmp_errors_inside() {
     for (v4, expected) in [(true, (3, 3)), (false, (1, 4))] {
         let mut rig = Rig::new(v4);
         let socket = rig.opened();
-        rig.event(SocketEvent::ErrorsWaiting { socket });
-        assert_eq!(rig.calls(), [SocketCall::ReceiveError { socket }]);
+        let via = Via::Socket(socket);
+        rig.event(SocketEvent::ErrorsWaiting { via });
+        assert_eq!(rig.calls(), [SocketCall::ReceiveError { via }]);
         let (error, offender, to) = (SocketError::Refused, rig.outside, outside(&rig, 9999));
-        rig.event(SocketEvent::DatagramError { socket, error, offender, to, echo_seq: 0 });
+        rig.event(SocketEvent::DatagramError { via, error, offender, to, echo_seq: 0 });
         let Some(Delivery::Made { frame, .. }) = rig.out.deliveries.pop() else { panic!() };
         let parsed = Parsed::new(frame.bytes()).unwrap();
         let body = parsed.l4_bytes(frame.bytes());
@@ -267,37 +296,86 @@ fn errors_of_the_path_become_icmp_errors_inside() {
 }
 
 #[test]
-fn forbidden_destinations_make_no_call_and_a_redirected_one_hides_the_host_s_loopback() {
-    let mut rig = Rig::new(true);
-    for dst in ["127.0.0.1", "0.0.0.0", "224.0.0.251", "169.254.0.1"] {
-        assert_eq!(rig.send(addr(dst), 53, 9), Err(DropReason::ForbiddenDestination));
+fn what_a_full_socket_does_not_take_is_counted_on_its_port() {
+    for v4 in [true, false] {
+        let mut rig = Rig::new(v4);
+        let via = Via::Socket(rig.opened());
+        rig.event(SocketEvent::NotSent { via, frames: 3 });
+        assert_eq!(rig.out.drops, [(PortId(3), DropReason::SocketFull); 3]);
+        rig.out.drops.clear();
+        let via = Via::Listener(rig.published());
+        rig.event(SocketEvent::NotSent { via, frames: 1 });
+        assert_eq!(rig.out.drops, [(PortId(3), DropReason::SocketFull)]);
+        assert_eq!(rig.calls(), []);
     }
-    assert_eq!(rig.calls(), []);
-    rig.redirect = Some(addr("127.0.0.1"));
-    rig.send(addr("172.17.0.1"), 8000, 9).unwrap();
-    let calls = rig.calls();
-    let [SocketCall::Open { socket, .. }, SocketCall::SendTo { to, .. }] = calls[..] else {
-        panic!("{calls:?}")
-    };
-    assert_eq!(to, SockAddr { addr: addr("127.0.0.1"), port: 8000 });
-    let (bytes, _) = rig.arrives(Via::Socket(socket), to, b"x", None).unwrap();
-    assert_eq!(Parsed::new(&bytes).unwrap().src, addr("172.17.0.1"));
+}
+
+#[test]
+fn an_error_about_an_answer_to_a_client_is_told_to_the_server() {
+    let router = ["203.0.113.1", "2001:db8:f::1"];
+    for (client, v4) in [("192.0.2.50", true), ("2001:db8::50", false)] {
+        let mut rig = Rig::new(v4);
+        let via = Via::Listener(rig.published());
+        let from = SockAddr { addr: addr(client), port: 777 };
+        rig.arrives(via, from, b"ask", None).unwrap();
+        let (refused, too_big) = if v4 { ((3, 3), (3, 4)) } else { ((1, 4), (2, 0)) };
+        let router = addr(router[usize::from(!v4)]);
+        let gateway = addr(if v4 { "172.17.0.1" } else { "fd00::1" });
+        let cases = [
+            (SocketError::Refused, from.addr, from.addr, refused),
+            (SocketError::TooBig(1400), router, router, too_big),
+            (SocketError::TooBig(1400), Addr::UNSPECIFIED, gateway, too_big),
+        ];
+        for (error, offender, seen, expected) in cases {
+            rig.event(SocketEvent::ErrorsWaiting { via });
+            assert_eq!(rig.calls(), [SocketCall::ReceiveError { via }]);
+            let to = from;
+            rig.event(SocketEvent::DatagramError { via, error, offender, to, echo_seq: 0 });
+            assert_eq!(rig.calls(), [SocketCall::ReceiveError { via }], "until there is none");
+            let Some(Delivery::Made { port, frame }) = rig.out.deliveries.pop() else { panic!() };
+            let parsed = Parsed::new(frame.bytes()).unwrap();
+            let body = parsed.l4_bytes(frame.bytes());
+            assert_eq!((port, parsed.src, (body[0], body[1])), (PortId(3), seen, expected));
+            let quoted = &body[if v4 { 28 } else { 48 }..];
+            assert_eq!(quoted[..4], [0x13, 0x88, 0x03, 0x09], "from port 5000 to 777");
+        }
+        let to = SockAddr { port: 778, ..from };
+        let (error, offender) = (SocketError::Refused, to.addr);
+        rig.event(SocketEvent::DatagramError { via, error, offender, to, echo_seq: 0 });
+        assert!(rig.out.deliveries.is_empty(), "nobody that the container knows");
+    }
+}
+
+#[test]
+fn forbidden_destinations_make_no_call_and_a_redirected_one_hides_the_host_s_loopback() {
+    for v4 in [true, false] {
+        let mut rig = Rig::new(v4);
+        let refused = if v4 {
+            ["127.0.0.1", "0.0.0.0", "224.0.0.251", "169.254.0.1"]
+        } else {
+            ["::1", "::", "ff02::fb", "fe80::1"]
+        };
+        let (loopback, gateway) = if v4 { ("127.0.0.1", "172.17.0.1") } else { ("::1", "fd00::1") };
+        for dst in refused {
+            assert_eq!(rig.send(addr(dst), 53, 9), Err(DropReason::ForbiddenDestination));
+        }
+        assert_eq!(rig.calls(), []);
+        rig.redirect = Some(addr(loopback));
+        rig.send(addr(gateway), 8000, 9).unwrap();
+        let calls = rig.calls();
+        let [SocketCall::Open { socket, .. }, SocketCall::SendTo { to, .. }] = calls[..] else {
+            panic!("{calls:?}")
+        };
+        assert_eq!(to, SockAddr { addr: addr(loopback), port: 8000 });
+        let (bytes, _) = rig.arrives(Via::Socket(socket), to, b"x", None).unwrap();
+        assert_eq!(Parsed::new(&bytes).unwrap().src, addr(gateway));
+    }
 }
 
 #[test]
 fn a_published_port_s_clients_share_its_socket_and_get_their_answers_from_where_they_asked() {
     let mut rig = Rig::new(true);
-    let target = Target {
-        port: PortId(3),
-        domain: DomainId(1),
-        link: Link { inside: INSIDE, gateway: GATEWAY },
-        addrs: [Some(rig.inside), Some(addr("fd00::2"))],
-        gateways: [Some(addr("172.17.0.1")), Some(addr("fd00::1"))],
-        subnets: vec![],
-        mtu: 1500,
-    };
-    let listener = ListenerId(4);
-    rig.flows.publish_udp(Published { listener, target: Arc::new(target), port: 5000 });
+    let listener = rig.published();
     rig.event(SocketEvent::Incoming { listener });
     assert!(matches!(rig.calls()[..], [SocketCall::Receive { via: Via::Listener(_), .. }]));
     for client in ["192.0.2.50", "2001:db8::50"] {
@@ -353,6 +431,23 @@ fn an_echo_reply_comes_back_under_the_container_s_own_identifier() {
         assert_eq!((parsed.src, parsed.dst, parsed.dst_port), (rig.outside, rig.inside, 77));
         rig.wait(Span::from_secs(60));
         assert_eq!(rig.flows.counts(), [0, 0, 0], "RFC 5508 REQ-2");
+    }
+}
+
+#[test]
+fn a_ping_s_ttl_is_kept_less_the_gateway_s_hop() {
+    for (v4, request, ttl_at) in [(true, 8, 14 + 8), (false, 128, 14 + 7)] {
+        for (ttl, sent) in [(2, Some(1)), (31, Some(30)), (32, None), (64, None)] {
+            let mut rig = Rig::new(v4);
+            let mut buf = echo(&rig, request, 77, 5);
+            buf.frame().bytes_mut()[ttl_at] = ttl;
+            rig.frame(buf).unwrap();
+            let calls = rig.calls();
+            assert!(
+                matches!(calls[..], [SocketCall::Open { .. }, SocketCall::SendTo { ttl, .. }] if ttl == sent),
+                "{calls:?}"
+            );
+        }
     }
 }
 

@@ -64,6 +64,36 @@ fn a_hop_behind_the_container_that_takes_less_makes_segments_smaller_and_has_the
 }
 
 #[test]
+fn a_smaller_segment_is_not_for_ever() {
+    for (v4, mss, small) in [(true, 1460, 1360), (false, 1440, 1340)] {
+        let (mut rig, socket, _) = Rig::opened(v4, 1500);
+        let narrow = |rig: &mut Rig| {
+            let first = rig.outward(socket, 20_000);
+            assert_eq!(first.gso.1, mss);
+            rig.too_big(first.seq, 1400).unwrap().unwrap();
+            rig.calls();
+            rig.data(socket, &[1; 20_000]);
+            rig.ack = rig.segment().seq.wrapping_add(20_000);
+            rig.send(ACK, &[]).unwrap();
+            rig.calls();
+        };
+        for _ in 0..2 {
+            narrow(&mut rig);
+            for _ in 0..9 {
+                rig.wait(Span::from_secs(60));
+                let seen = rig.outward(socket, 9_000);
+                assert_eq!(seen.gso.1, small, "RFC 8201 5.3: not before ten minutes");
+                rig.ack = seen.seq.wrapping_add(9_000);
+                rig.send(ACK, &[]).unwrap();
+                rig.calls();
+            }
+            // Then the path is tried anew, and if it is still narrow it says so again.
+            rig.wait(Span::from_secs(60));
+        }
+    }
+}
+
+#[test]
 fn a_forged_too_big_error_changes_nothing_and_a_true_one_has_a_floor() {
     for (v4, floor) in [(true, 552 - 40), (false, 1280 - 60)] {
         let (mut rig, socket, _) = Rig::opened(v4, 1500);
