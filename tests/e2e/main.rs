@@ -23,6 +23,7 @@ mod isolation;
 mod kernel_nat;
 mod lease;
 mod modes;
+mod name_suite;
 mod names;
 mod nat;
 mod netavark;

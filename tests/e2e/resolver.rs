@@ -15,7 +15,7 @@ const GATEWAYS: [&str; 2] = ["10.20.0.1", "fd20::1"];
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// A resolver program at an address of loopback. It ends with the test's process namespace.
-fn dnsmasq(at: &str, more: &[&str]) -> Child {
+pub(crate) fn dnsmasq(at: &str, more: &[&str]) -> Child {
     let mut command = Command::new("dnsmasq");
     command.args(["--no-daemon", "--conf-file=/dev/null", "--no-resolv", "--no-hosts"]);
     command.args(["--bind-interfaces", "--port=53", "--pid-file=", "--user=root", "--group=root"]);
@@ -41,7 +41,7 @@ fn long_text() -> String {
 const NAMES: [&str; 2] =
     ["--address=/example.test/203.0.113.7", "--address=/example.test/2001:db8::7"];
 
-fn in_world(name: &str, resolv_conf: &str, body: impl FnOnce(&World)) {
+pub(crate) fn in_world(name: &str, resolv_conf: &str, body: impl FnOnce(&World)) {
     support::in_world(name, |dir| {
         overlay_file(Path::new(RESOLV_CONF), resolv_conf.as_bytes()).unwrap();
         let world = World::without_daemon(dir);
@@ -53,7 +53,7 @@ fn in_world(name: &str, resolv_conf: &str, body: impl FnOnce(&World)) {
 
 /// What `dig` prints in a container.
 #[track_caller]
-fn dig(world: &World, container: &str, words: &str) -> String {
+pub(crate) fn dig(world: &World, container: &str, words: &str) -> String {
     world.ok(&format!("exec {container} -- dig +tries=1 +time=5 {words}"))
 }
 
