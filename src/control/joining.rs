@@ -55,7 +55,7 @@ impl Control {
     /// The cluster, to do what takes time without holding control up.
     pub fn cluster(&self) -> Result<Cluster, ControlError> {
         let none = || {
-            ControlError::unsupported(
+            ControlError::invalid(
                 "this node is in no cluster",
                 "name the members of etcd in `[cluster]` of the config file",
             )

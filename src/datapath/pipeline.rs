@@ -146,7 +146,9 @@ impl Datapath {
     fn ask_for(&self, slots: &mut [Slot]) {
         // One alone would be asked for and waited for at once.
         if slots.len() > 1 {
-            slots.iter().for_each(|slot| self.flows.prefetch_index(slot.place));
+            for slot in slots.iter() {
+                self.flows.prefetch_index(slot.place);
+            }
         }
         for slot in slots.iter_mut() {
             slot.likely = self.flows.likely(slot.hash, slot.place);

@@ -46,14 +46,16 @@ fn config(own: u8, other: u8, outer: Family, more: &str) -> String {
 
 impl Nodes {
     fn new(dir: &Path, outer: Family, more: &str) -> Self {
-        Self::of(dir, outer, more, |dir| World::without_daemon(dir))
+        Self::of(dir, outer, more, World::without_daemon)
     }
 
     fn of(dir: &Path, outer: Family, more: &str, make: impl Fn(&Path) -> World) -> Self {
         let lan = Lan::new();
         configure("nic0", &["192.0.2.2/24", "2001:db8::2/64"]);
         let dirs = ["here", "there"].map(|name| dir.join(name));
-        dirs.iter().for_each(|dir| std::fs::create_dir(dir).unwrap());
+        for dir in &dirs {
+            std::fs::create_dir(dir).unwrap();
+        }
         let [here, there] = dirs.map(|dir| make(&dir));
         let start = |world: &World, own, other| {
             let file = world.path("wharf.toml");

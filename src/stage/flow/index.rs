@@ -31,8 +31,8 @@ pub(super) struct Index {
 
 /// Beside an entry, which begins with one since zero is a free place, eight bits of a word are left.
 const ENTRY_MASK: u32 = (1 << 24) - 1;
-const _: () =
-    assert!(2 * FLOWS_CEILING <= ENTRY_MASK as usize && MAPPINGS_MAX <= ENTRY_MASK as usize);
+const _: () = assert!(2 * FLOWS_CEILING <= ENTRY_MASK as usize);
+const _: () = assert!(MAPPINGS_MAX <= ENTRY_MASK as usize);
 /// Entries of a line.
 const PLACES: usize = 15;
 /// A table doubles when its lines hold more than so many on average: 7/8.
@@ -105,7 +105,7 @@ impl Line {
     /// Places whose word under `mask` is `wanted`: a bit in the byte of each.
     #[inline]
     fn fitting(&self, mask: u32, wanted: u32) -> u128 {
-        u128::from_le_bytes(compare(&self.0, mask, wanted)) & (1 << (8 * PLACES)) - 1
+        u128::from_le_bytes(compare(&self.0, mask, wanted)) & ((1 << (8 * PLACES)) - 1)
     }
 }
 
@@ -298,7 +298,7 @@ impl Index {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
+    use std::collections::HashSet;
 
     use proptest::prelude::*;
 
@@ -377,14 +377,14 @@ mod tests {
         ) {
             let hash = |entry: u32| {
                 let entry = u64::from(entry);
-                entry % tags << 56 | entry / tags % homes
+                ((entry % tags) << 56) | (entry / tags % homes)
             };
-            let (mut index, mut model) = (Index::new(1), HashMap::new());
+            let (mut index, mut model) = (Index::new(1), HashSet::new());
             for (put, entry) in ops {
-                match (put, model.contains_key(&entry)) {
+                match (put, model.contains(&entry)) {
                     (true, false) => {
                         index.insert(hash(entry), entry, hash);
-                        model.insert(entry, ());
+                        model.insert(entry);
                     }
                     (false, true) => {
                         index.remove(hash(entry), entry);
@@ -395,11 +395,13 @@ mod tests {
             }
             for entry in 0..400 {
                 let found = index.find(hash(entry), |other| other == entry);
-                prop_assert_eq!(found.is_some(), model.contains_key(&entry));
+                prop_assert_eq!(found.is_some(), model.contains(&entry));
             }
             let held: usize = index.tables.iter().map(|table| table.len).sum();
             prop_assert_eq!(held, model.len());
-            model.keys().for_each(|entry| index.remove(hash(*entry), *entry));
+            for entry in &model {
+                index.remove(hash(*entry), *entry);
+            }
             for line in index.tables.iter().flat_map(|table| &table.lines) {
                 prop_assert_eq!(line.0, [0; PLACES + 1]);
             }
