@@ -61,6 +61,7 @@ impl Control {
         let delta = network.zip(endpoint).map(|(n, e)| compile::endpoint(&n.record, e));
         self.send_deltas(delta.into_iter().collect());
         self.send_name(new, true);
+        self.endpoint_changed(new);
         // Which subnets are a container's own follows from its name.
         self.retarget(&old.name);
         self.retarget(&new.name);

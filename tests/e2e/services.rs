@@ -42,35 +42,42 @@ fn responders(world: &World, to: SocketAddr) -> BTreeSet<String> {
 }
 
 #[test]
-fn containers_reach_a_service_and_its_backends_reach_themselves_by_it() {
-    in_world(
-        "services::containers_reach_a_service_and_its_backends_reach_themselves_by_it",
-        |dir| {
-            let world = World::new(dir);
-            world.ok(&format!("network create blue {BLUE}"));
-            let client = world.container("client", "--network blue");
-            world.ok(&format!("service create web {PORTS} --backend-selector app=web"));
-            for family in FAMILIES {
-                let refused = whoami_tcp(&client.ns(), vip(&world, family), PATIENCE).unwrap_err();
-                assert_eq!(refused.kind(), ErrorKind::ConnectionRefused, "nobody serves");
+fn containers_reach_a_service_whose_backends_come_and_go() {
+    in_world("services::containers_reach_a_service_whose_backends_come_and_go", |dir| {
+        let world = World::new(dir);
+        world.ok(&format!("network create blue {BLUE}"));
+        let client = world.container("client", "--network blue");
+        world.ok(&format!("service create web {PORTS} --backend-selector app=web"));
+        for family in FAMILIES {
+            let refused = whoami_tcp(&client.ns(), vip(&world, family), PATIENCE).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::ConnectionRefused, "nobody serves");
+        }
+        let first = backend(&world, "first");
+        let second = backend(&world, "second");
+        for family in FAMILIES {
+            let to = vip(&world, family);
+            for _ in 0..20 {
+                whoami_tcp(&client.ns(), to, PATIENCE).unwrap();
             }
-            let first = backend(&world, "first");
-            let second = backend(&world, "second");
-            for family in FAMILIES {
-                let to = vip(&world, family);
-                for _ in 0..20 {
-                    whoami_tcp(&client.ns(), to, PATIENCE).unwrap();
-                }
-                whoami_udp(&client.ns(), to, PATIENCE).unwrap();
-                let both = [&first, &second].map(|c| c.addr(family).to_string());
-                assert_eq!(responders(&world, to), BTreeSet::from(both), "both serve");
-                let itself = whoami_tcp(&second.ns(), to, PATIENCE);
-                itself.expect("a backend reaches its own service");
+            whoami_udp(&client.ns(), to, PATIENCE).unwrap();
+            let both = [&first, &second].map(|c| c.addr(family).to_string());
+            assert_eq!(responders(&world, to), BTreeSet::from(both), "both serve");
+            let itself = whoami_tcp(&second.ns(), to, PATIENCE);
+            itself.expect("a backend reaches its own service");
+        }
+        let trace = world.ok(&format!("trace --from client --to {}", vip(&world, Family::V4)));
+        assert!(trace.contains("web: backend "), "{trace}");
+        world.ok("detach first");
+        for family in FAMILIES {
+            let to = vip(&world, family);
+            responders(&world, to);
+            for _ in 0..10 {
+                whoami_tcp(&client.ns(), to, PATIENCE).expect("the other one serves");
             }
-            let trace = world.ok(&format!("trace --from client --to {}", vip(&world, Family::V4)));
-            assert!(trace.contains("web: backend "), "{trace}");
-        },
-    );
+            let left = BTreeSet::from([second.addr(family).to_string()]);
+            assert_eq!(responders(&world, to), left);
+        }
+    });
 }
 
 #[test]

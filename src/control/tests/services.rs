@@ -2,7 +2,7 @@ use ErrorCode::{Conflict, Exists, Invalid, NotFound, Store as StoreFailed};
 
 use super::*;
 use crate::base::ids::ServiceId;
-use crate::control::model::{ServiceInfo, ServiceSpec, ServiceUpdate};
+use crate::control::model::{EndpointUpdate, ServiceInfo, ServiceSpec, ServiceUpdate};
 use crate::stage::service::Service;
 use crate::wire::addr::Family;
 
@@ -51,6 +51,19 @@ fn backends_join_and_leave_by_their_labels() {
     control.detach("a", None, "test").unwrap();
     assert_eq!(backends(&daemon, 0, Family::V4), ["c:8080"]);
     assert_eq!(ready(&control.service("web").unwrap()), ["c"]);
+}
+
+#[test]
+fn a_container_that_is_labelled_anew_joins_and_leaves() {
+    let (daemon, mut control) = running();
+    control.create_service(&selecting("web", "shop")).unwrap();
+    attach(&mut control, "a");
+    for (app, served) in [("shop", true), ("else", false)] {
+        let labels = Some([("app".to_owned(), app.to_owned())].into());
+        let update = EndpointUpdate { labels, ..EndpointUpdate::default() };
+        control.update_endpoint("a", None, &update).unwrap();
+        assert_eq!(backends(&daemon, 0, Family::V4).len(), usize::from(served));
+    }
 }
 
 #[test]
