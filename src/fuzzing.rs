@@ -5,10 +5,12 @@
 //! found on plain `cargo test`. `fuzz/README.md` says how to add one.
 
 use crate::base::ids::DomainId;
+use crate::control::policy::{self, Document, PolicyRecord};
 use crate::packet::finish;
 use crate::packet::rewrite::NatDelta;
 use crate::packet::split::{Segments, segment_count};
 use crate::packet::{Csum, FlowKey, FrameBatch, Gso, L3, PacketBuf, Parsed, Rewrite, Scope};
+use crate::stage::policy::{Compiled, Direction, Facts, Party};
 use crate::wire::addr::Addr;
 use crate::wire::mac::Mac;
 use crate::wire::{checksum, ndp, tcp, vnet};
@@ -27,12 +29,45 @@ pub const TARGETS: &[Target] = &[
     ("docker", crate::adapters::docker::fuzz::fuzz),
     ("tunnel", crate::stage::tunnel::fuzz::fuzz),
     ("engines", engines),
+    ("policy", policy),
 ];
 
 /// What container engines say, read as each of their protocols.
 pub fn engines(data: &[u8]) {
     crate::adapters::cni::fuzz_configuration(data);
     crate::adapters::netavark::fuzz_input(data);
+}
+
+/// A file of policies: read, kept, compiled and asked. What is refused is said in one line.
+pub fn policy(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let documents = match policy::read(text) {
+        Ok(documents) => documents,
+        Err(error) => {
+            assert!(error.line as usize <= text.lines().count() + 1, "{error}");
+            return;
+        }
+    };
+    let policies: Vec<PolicyRecord> = documents
+        .into_iter()
+        .filter_map(|document| match document {
+            Document::Policy(policy) => Some(policy),
+            Document::Namespace(_) => None,
+        })
+        .collect();
+    let kept = serde_json::to_string(&policies).expect("a record is JSON");
+    assert_eq!(serde_json::from_str::<Vec<PolicyRecord>>(&kept).expect("and is read"), policies);
+    let compiled = Compiled::new(&policy::in_order(policies.iter()));
+    let facts = Facts { namespace: "default".to_owned(), ..Facts::default() };
+    let subject = compiled.subject(&facts);
+    for addr in [Addr::from_v4_bits(0x0a00_0001), Addr::LOOPBACK_V6] {
+        let party = Party { subject: Some(&subject), addr };
+        for direction in [Direction::Ingress, Direction::Egress] {
+            let names = std::iter::once("www.example.org");
+            let judged = compiled.policy().judge(direction, &subject, &party, (6, 80), &names);
+            assert!(judged.is_none_or(|j| compiled.policy().rule(j.rule).is_some()));
+        }
+    }
 }
 
 /// Options of TCP and NDP, and checksums, over arbitrary bytes.

@@ -13,8 +13,9 @@ use super::types::{InterfaceQuery, NetworkQuery, StopRequest, UnpublishQuery};
 use crate::control::model::{
     CaptureSpec, Deleted, EndpointInfo, EndpointUpdate, ErrorBody, EventInfo, FdbView, FlowQuery,
     FlowView, NeighbourView, NetworkInfo, NetworkSpec, NetworkUpdate, NodeEndpoint, NodeInfo,
-    NodeRemoved, PublicationInfo, PublishRequest, PublishSpec, ServiceInfo, ServiceSpec,
-    ServiceUpdate, StatsInfo, StatusInfo, TraceQuery, UplinkInfo, UplinkSpec,
+    NodeRemoved, PolicyApplied, PolicyFile, PolicyInfo, PolicyTest, PolicyTestReport,
+    PublicationInfo, PublishRequest, PublishSpec, ServiceInfo, ServiceSpec, ServiceUpdate,
+    StatsInfo, StatusInfo, TraceQuery, UplinkInfo, UplinkSpec,
 };
 use crate::datapath::inspect::{FlowCount, RouteInfo, TraceReport};
 
@@ -285,6 +286,26 @@ impl Client {
     /// Counters.
     pub fn stats(&self) -> Result<StatsInfo> {
         self.get("/v1/stats")
+    }
+
+    /// All policies.
+    pub fn policies(&self) -> Result<Vec<PolicyInfo>> {
+        self.get("/v1/policies")
+    }
+
+    /// Applies a file of policies.
+    pub fn apply_policies(&self, file: &PolicyFile) -> Result<PolicyApplied> {
+        self.send(Method::POST, "/v1/policies", file)
+    }
+
+    /// Removes a policy.
+    pub fn remove_policy(&self, name: &str) -> Result<()> {
+        self.delete(&format!("/v1/policies?name={}", encode(name)))
+    }
+
+    /// Which rules decide about a flow.
+    pub fn test_policy(&self, test: &PolicyTest) -> Result<PolicyTestReport> {
+        self.send(Method::POST, "/v1/policies/test", test)
     }
 
     /// Which way a packet would go.

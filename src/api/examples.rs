@@ -13,17 +13,20 @@ use crate::control::model::{
     Affinity, BackendHost, BackendInfo, BackendSpec, CaptureSide, CaptureSpec, Deleted,
     EndpointInfo, EndpointState, EndpointUpdate, ErrorBody, ErrorCode, EventInfo, EventKind,
     FdbView, FlowEventView, FlowView, NamespaceId, NeighbourView, NetworkInfo, NetworkSpec,
-    NetworkUpdate, NodeEndpoint, NodeInfo, NodeRemoved, NodeState, PacketSpec, Policy, PortRange,
-    PortView, Proto, PublicationInfo, PublishRequest, PublishSpec, ServiceInfo, ServicePort,
-    ServiceSpec, ServiceUpdate, StatsInfo, StatusInfo, SubnetInfo, TraceQuery, UplinkInfo,
-    UplinkKind, UplinkSpec,
+    NetworkUpdate, NodeEndpoint, NodeInfo, NodeRemoved, NodeState, PacketSpec, Policy,
+    PolicyApplied, PolicyFile, PolicyInfo, PolicyTest, PolicyTestReport, PolicyVerdict, PortRange,
+    PortView, Proto, PublicationInfo, PublishRequest, PublishSpec, RuleView, ServiceInfo,
+    ServicePort, ServiceSpec, ServiceUpdate, StatsInfo, StatusInfo, SubnetInfo, TraceQuery,
+    UplinkInfo, UplinkKind, UplinkSpec,
 };
+use crate::control::policy;
 use crate::datapath::inspect::{
     FlowCount, FlowEnd, FlowHappening, FlowInfo, PortStats, RouteInfo, TraceReport, TraceStep,
     WorkerStats,
 };
 use crate::observe::capture::{Form, FrameView};
 use crate::stage::flow::{Binding, Filtering};
+use crate::stage::policy::{Action, Direction};
 use crate::wire::mac::Mac;
 
 /// One example.
@@ -58,6 +61,11 @@ pub(super) fn all() -> Vec<Example> {
         answer("NodeEndpoint", &NodeEndpoint { node: text("b"), state: NodeState::Alive, id: text("00c0ffee00c0ffee"), name: text("web"), network: text("cluster"), addresses: vec![ip("10.244.2.2")], mac: MAC, labels: BTreeMap::new() }),
         answer("NodeInfo", &NodeInfo { name: text("b"), this: false, state: NodeState::Alive, subnets: vec![net("10.244.2.0/24")], addresses: vec![ip("192.0.2.7")], endpoints: 3, program: Some(text("0.1.0")), since_ms: Some(1_790_000_000_000), notes: vec![] }),
         answer("NodeRemoved", &NodeRemoved { name: text("b"), subnets: vec![net("10.244.2.0/24")], quarantine_secs: 300 }),
+        answer("PolicyApplied", &PolicyApplied { policies: vec![policy_info()] }),
+        request("PolicyFile", &["yaml"], &PolicyFile { yaml: text("policy: web\nrules:\n  - deny: { from: any }\n") }),
+        answer("PolicyInfo", &policy_info()),
+        request("PolicyTest", &["from", "to"], &PolicyTest { from: text("web"), to: text("db"), port: Some(5432), proto: Some(text("tcp")) }),
+        answer("PolicyTestReport", &policy_report()),
         answer("PublicationInfo", &publication()),
         request("PublishRequest", &["publish"], &PublishRequest { publish: vec![publish_spec()] }),
         answer("RouteInfo", &RouteInfo { dst: text("0.0.0.0/0"), via: Some(ip("192.0.2.1")), to: text("lan") }),
@@ -190,6 +198,38 @@ fn flow_event() -> FlowEventView {
     }
 }
 
+fn policy_info() -> PolicyInfo {
+    PolicyInfo {
+        namespace: text("default"),
+        name: text("db"),
+        form: policy::Form::Kubernetes,
+        select: text("app=db in namespace default"),
+        endpoints: 1,
+        isolates: vec![Direction::Ingress],
+        rules: vec![RuleView {
+            place: text("ingress[0]"),
+            priority: 1000,
+            action: Action::Allow,
+            direction: Direction::Ingress,
+            peers: vec![text("app=web in namespace default")],
+            ports: vec![text("5432/tcp")],
+        }],
+        warnings: vec![text("default/db ingress[0]: no endpoint is app=web in namespace default")],
+    }
+}
+
+fn policy_report() -> PolicyTestReport {
+    PolicyTestReport {
+        allowed: true,
+        verdicts: vec![PolicyVerdict {
+            endpoint: text("db"),
+            direction: Direction::Ingress,
+            action: Action::Allow,
+            rule: Some(text("default/db ingress[0]")),
+        }],
+    }
+}
+
 fn network() -> NetworkInfo {
     NetworkInfo {
         id: NetworkId(1),
@@ -204,6 +244,7 @@ fn network() -> NetworkInfo {
         internal: false,
         isolated: true,
         icc: true,
+        icc_except: Some(text("role=server")),
         guard: true,
         host: true,
         host_interface: Some(text("wharf0")),
@@ -239,6 +280,7 @@ fn network_update() -> NetworkUpdate {
         internal: Some(false),
         isolated: Some(true),
         icc: Some(true),
+        icc_except: Some(text("role=server")),
         guard: Some(true),
         host: Some(false),
         uplink: Some(text("none")),

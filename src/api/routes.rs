@@ -12,11 +12,11 @@ use axum::routing::{MethodRouter, delete, get, patch, post};
 use super::body::{Body, Query};
 use super::server::{Problem, Service};
 use super::types::{
-    EventsQuery, ForceQuery, InterfaceQuery, NetworkQuery, StopRequest, UnpublishQuery,
+    EventsQuery, ForceQuery, InterfaceQuery, NameQuery, NetworkQuery, StopRequest, UnpublishQuery,
 };
 use crate::control::model::{
-    CaptureSpec, Deleted, EndpointUpdate, FlowQuery, NetworkSpec, NetworkUpdate, PublishRequest,
-    ServiceSpec, ServiceUpdate, TraceQuery, UplinkSpec,
+    CaptureSpec, Deleted, EndpointUpdate, FlowQuery, NetworkSpec, NetworkUpdate, PolicyFile,
+    PolicyTest, PublishRequest, ServiceSpec, ServiceUpdate, TraceQuery, UplinkSpec,
 };
 use crate::control::{Control, ControlError, removal_failed};
 
@@ -85,6 +85,10 @@ pub(super) fn all() -> Vec<Route> {
         route("GET", "/v1/neighbours", "List neighbours", None, Some("NeighbourView[]"), get(neighbours)),
         route("GET", "/v1/routes", "List routes", None, Some("RouteInfo[]"), get(routes)),
         route("GET", "/v1/stats", "Counters of ports and workers", None, Some("StatsInfo"), get(stats)),
+        route("GET", "/v1/policies", "List policies", None, Some("PolicyInfo[]"), get(policies)),
+        route("POST", "/v1/policies", "Apply a file of policies", Some("PolicyFile"), Some("PolicyApplied"), post(apply_policies)),
+        with_query(&["name"], route("DELETE", "/v1/policies", "Remove a policy", None, None, delete(remove_policy))),
+        route("POST", "/v1/policies/test", "Which rules decide about a flow", Some("PolicyTest"), Some("PolicyTestReport"), post(test_policy)),
         route("POST", "/v1/trace", "Which way a packet would go", Some("TraceQuery"), Some("TraceReport"), post(trace)),
         route("POST", "/v1/capture", "Copies of frames as they pass, in pcapng or one JSON object a line", Some("CaptureSpec"), Some("FrameView"), post(capture)),
         with_query(&["follow"], route("GET", "/v1/events", "What happened, one JSON object a line", None, Some("EventInfo"), get(events))),
@@ -327,6 +331,22 @@ async fn stats(State(service): State<Service>) -> Answer {
 
 async fn capture(State(service): State<Service>, Body(spec): Body<CaptureSpec>) -> Answer {
     service.capture(spec).await
+}
+
+async fn policies(State(service): State<Service>) -> Answer {
+    ask(service, |control| Ok(control.policies())).await
+}
+
+async fn apply_policies(State(service): State<Service>, Body(file): Body<PolicyFile>) -> Answer {
+    ask(service, move |control| control.apply_policies(&file.yaml)).await
+}
+
+async fn remove_policy(State(service): State<Service>, Query(query): Query<NameQuery>) -> Answer {
+    act(service, move |control| control.remove_policy(&query.name)).await
+}
+
+async fn test_policy(State(service): State<Service>, Body(test): Body<PolicyTest>) -> Answer {
+    ask(service, move |control| control.test_policy(&test)).await
 }
 
 async fn trace(State(service): State<Service>, Body(query): Body<TraceQuery>) -> Answer {

@@ -58,3 +58,11 @@ pub struct UnpublishQuery {
     #[serde(default)]
     pub network: Option<String>,
 }
+
+/// A thing by its name.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NameQuery {
+    /// The name.
+    pub name: String,
+}

@@ -43,6 +43,20 @@ pub const HELD_SYNS_MAX: usize = 1_024;
 pub const HELD_SYN_BYTES_MAX: usize = 256;
 /// Beginnings and ends of flows kept for followers, per worker: 3 MB, and only while somebody follows.
 pub const FLOW_EVENTS_MAX: usize = 16_384;
+/// Policies of one switch, and namespaces that they look at.
+pub const POLICIES_MAX: usize = 16_384;
+/// Pairs of a peer and a port in all policies together: what compiling them costs. The bar is 10,000 rules.
+pub const POLICY_ENTRIES_MAX: usize = 1_000_000;
+/// Bytes of a policy's name, as Kubernetes has it for objects.
+pub const POLICY_NAME_MAX: usize = 253;
+/// Pairs of a name and an address that one container was given and that rules about names look at.
+pub const LEARNED_PER_PORT_MAX: usize = 1_024;
+/// Of all containers, per worker: 8 MB.
+pub const LEARNED_MAX: usize = 65_536;
+/// Denied flows that are told a second, per worker: people read them, metrics count them all.
+pub const DENIALS_PER_SECOND: u64 = 50;
+/// Of these, one port's: a container that knocks everywhere does not drown the others.
+pub const DENIALS_PER_SECOND_AND_PORT: u64 = 5;
 /// Publications of one switch.
 pub const PUBLICATIONS_MAX: usize = 65_536;
 /// Services of one switch: at ten backends each, 25 MB of tables.

@@ -25,6 +25,7 @@ mod network;
 mod node;
 mod options;
 mod output;
+mod policy;
 mod ps;
 mod publish;
 mod run;
@@ -95,6 +96,9 @@ enum Command {
     /// Make, change, list and remove services: an address and a name for several backends
     #[command(subcommand, visible_alias = "services")]
     Service(service::Command),
+    /// Apply, list, test and remove policies: who may reach whom
+    #[command(subcommand, visible_alias = "policies")]
+    Policy(policy::Command),
     /// List the connections the switch tracks, or forget them
     Flows(flows::Flows),
     /// List MAC addresses and where they are
@@ -177,6 +181,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Unpublish(args) => publish::unpublish(global, &args),
         Command::Port(args) => publish::port(global, &args),
         Command::Service(command) => service::run(global, command),
+        Command::Policy(command) => policy::run(global, command),
         Command::Flows(args) => flows::run(global, args),
         Command::Fdb(format) => tables::fdb(global, format),
         Command::Neigh(format) => tables::neigh(global, format),

@@ -59,6 +59,9 @@ pub(crate) struct Create {
     /// Let its containers talk to one another
     #[arg(long, value_name = "BOOL", default_value_t = true, num_args = 0..=1, default_missing_value = "true", require_equals = true, action = clap::ArgAction::Set)]
     icc: bool,
+    /// Containers that `--icc=false` is not about, by their labels: role=server
+    #[arg(long, value_name = "SELECTOR")]
+    icc_except: Option<String>,
     /// Drop frames with forged addresses
     #[arg(long, value_name = "BOOL", default_value_t = true, num_args = 0..=1, default_missing_value = "true", require_equals = true, action = clap::ArgAction::Set)]
     guard: bool,
@@ -90,6 +93,9 @@ pub(crate) struct Update {
     /// Let its containers talk to one another
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     icc: Option<bool>,
+    /// Containers that `--icc=false` is not about, by their labels; an empty text for none
+    #[arg(long, value_name = "SELECTOR")]
+    icc_except: Option<String>,
     /// Drop frames with forged addresses
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     guard: Option<bool>,
@@ -120,6 +126,7 @@ impl Create {
             internal: self.internal,
             isolated: self.isolated,
             icc: self.icc,
+            icc_except: self.icc_except,
             guard: self.guard,
             host: self.host,
             host_loopback: self.host_loopback,
@@ -150,8 +157,8 @@ pub(crate) fn run(global: &Global, command: Command) -> Outcome {
             Ok(0)
         }
         Command::Update(update) => {
-            let Update { name, internal, isolated, icc, guard, host, uplink } = update;
-            let change = NetworkUpdate { internal, isolated, icc, guard, host, uplink };
+            let Update { name, internal, isolated, icc, icc_except, guard, host, uplink } = update;
+            let change = NetworkUpdate { internal, isolated, icc, icc_except, guard, host, uplink };
             if change == NetworkUpdate::default() {
                 return Err(Failure::usage("nothing to change").hint("name at least one option"));
             }
@@ -197,6 +204,7 @@ fn options(network: &NetworkInfo) -> String {
     ] {
         options.extend(set.then(|| text.to_owned()));
     }
+    options.extend(network.icc_except.as_ref().map(|except| format!("icc-except={except}")));
     options.extend(network.host_interface.as_ref().map(|i| format!("host={i}")));
     if network.mtu != 1500 {
         options.push(format!("mtu={}", network.mtu));
@@ -228,6 +236,7 @@ mod tests {
             internal: false,
             isolated: true,
             icc: true,
+            icc_except: None,
             guard: true,
             host: false,
             host_interface: None,

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Network, Peer, Port, Tunnel, Uplink};
+use super::{Network, Peer, PolicyTables, Port, Tunnel, Uplink};
 use crate::base::ids::{NetworkId, PeerId, PortId, PublicationId, ServiceId, UplinkId};
 use crate::stage::dns::{Named, Zone};
+use crate::stage::policy::Subject;
 use crate::stage::service::{Publication, Service};
 use crate::wire::addr::Addr;
 
@@ -45,4 +46,9 @@ pub enum Delta {
     Resolvers(Arc<[Addr]>),
     /// The host's own addresses: published ports answer on them from inside, too.
     HostAddresses(Arc<[Addr]>),
+    /// Network policy, all of it.
+    Policy(Arc<PolicyTables>),
+    /// What one endpoint is to the rules from now on. Of one that comes, sent before its port: it is never
+    /// without its rules.
+    Subject(PortId, Option<Arc<Subject>>),
 }

@@ -7,6 +7,7 @@
 mod delta;
 mod network;
 mod peer;
+mod policy;
 mod port;
 mod tables;
 mod uplink;
@@ -14,6 +15,7 @@ mod uplink;
 pub use delta::Delta;
 pub use network::{Guise, Network, Stands, Subnet, link_local};
 pub use peer::{Backend, Peer, Prefix, Tunnel};
+pub use policy::PolicyTables;
 pub use port::{Port, PortKind};
 pub use tables::{RouteTarget, Tables};
 pub use uplink::{Uplink, UplinkKind};

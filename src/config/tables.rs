@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::{Delta, Network, Peer, Port, PortKind, Tunnel, Uplink};
+use super::{Delta, Network, Peer, PolicyTables, Port, PortKind, Tunnel, Uplink};
 use crate::base::ids::{DomainId, Generation, NetworkId, PeerId, PortId, UplinkId};
 use crate::stage::bridge::guard::Guard;
 use crate::stage::dns::Zone;
@@ -55,6 +55,7 @@ pub struct Tables {
     services: ServiceTable,
     /// Services by name, which every network's name server knows.
     service_names: Zone,
+    policy: PolicyTables,
     generation: Generation,
 }
 
@@ -192,6 +193,11 @@ impl Tables {
         self.zones.get(&id).unwrap_or(&self.no_zone)
     }
 
+    /// Network policy.
+    pub fn policy(&self) -> &PolicyTables {
+        &self.policy
+    }
+
     /// Whether `addr` is one at which published ports answer: the host's, or ours on an uplink.
     pub fn is_host_addr(&self, addr: Addr) -> bool {
         self.host_addrs.contains(&addr) || self.uplinks.values().any(|u| u.is_ours(addr))
@@ -218,7 +224,10 @@ impl Tables {
                 self.zones.remove(id);
             }
             Delta::Port(port) => self.put_port(port),
-            Delta::RemovePort(id) => self.remove_port(*id),
+            Delta::RemovePort(id) => {
+                self.remove_port(*id);
+                self.policy.put(*id, None);
+            }
             Delta::Uplink(uplink) => {
                 self.uplinks.insert(uplink.id, Arc::clone(uplink));
             }
@@ -244,6 +253,8 @@ impl Tables {
                 self.service_names.put_service(*id, None);
             }
             Delta::HostAddresses(addrs) => self.host_addrs = Arc::clone(addrs),
+            Delta::Policy(tables) => self.policy = PolicyTables::clone(tables),
+            Delta::Subject(port, subject) => self.policy.put(*port, subject.as_ref()),
             // No flow rests on these.
             Delta::Names(id, zone) => {
                 self.zones.insert(*id, Zone::clone(zone));

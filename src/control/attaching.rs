@@ -192,7 +192,8 @@ impl Control {
         let delta = network
             .zip(endpoint)
             .map(|(network, endpoint)| compile::endpoint(&network.record, endpoint));
-        self.send_deltas(delta.into_iter().collect());
+        let subject = self.subject_delta(record);
+        self.send_deltas(subject.into_iter().chain(delta).collect());
         self.send_name(record, true);
         self.tell_nodes(record, true);
         self.endpoint_changed(record);

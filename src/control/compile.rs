@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::policy;
 use super::state::{EndpointState, NetworkState, State, UplinkState};
-use super::store::record::{NetworkRecord, PublicationRecord};
+use super::store::record::{EndpointRecord, NetworkRecord, PublicationRecord};
 use crate::base::ids::UplinkId;
 use crate::config::{Delta, Guise, Network, Port, PortKind, Subnet, Uplink, UplinkKind};
 use crate::control::model;
@@ -81,10 +82,17 @@ pub(super) fn endpoint(network: &NetworkRecord, endpoint: &EndpointState) -> Del
         mac: record.mac,
         addrs: record.addrs.iter().copied().map(Addr::from).collect(),
         guard: network.guard,
-        isolated: !network.icc,
+        isolated: !network.icc && !is_exempt(network, record),
         mtu: network.mtu,
         uso: endpoint.uso,
     }))
+}
+
+/// Whether an endpoint may talk to those that may not talk to one another.
+fn is_exempt(network: &NetworkRecord, endpoint: &EndpointRecord) -> bool {
+    // Control has checked it when it was written.
+    let except = network.icc_except.as_deref().and_then(|text| policy::selector(text).ok());
+    except.is_some_and(|selector| selector.matches(&policy::facts_of(endpoint, &network.name)))
 }
 
 /// The uplink and its port. Workers need the port first known by the uplink, then plugged in.

@@ -104,6 +104,7 @@ impl Control {
             Notice::PortDead(port) => self.port_dead(port),
             Notice::Configured(uplink, lan) => self.configured(uplink, lan),
             Notice::Shortage(port, reason) => self.shortage(port, reason),
+            Notice::Denied(denied) => self.flow_denied(&denied),
             Notice::HostChanged(port, conflicts) => self.host_changed(port, conflicts),
             Notice::Failed(text) => self.event(EventKind::WorkerFailed, None, None, text),
         }

@@ -3,6 +3,7 @@
 use super::ipam::IpamError;
 use super::model::{ErrorBody, ErrorCode, Proto, PublishSpecError, ServiceSpecError};
 use super::outside::{DataplaneError, HostError};
+use super::policy::FileError;
 use super::store::StoreError;
 use crate::attach::protocol::{Refusal, RefusalCode};
 use crate::io::host_listen::ListenError;
@@ -87,6 +88,9 @@ pub enum ControlError {
     /// A service that cannot be read.
     #[error("{0}")]
     Service(#[from] ServiceSpecError),
+    /// A file of policies that cannot be read.
+    #[error("{0}")]
+    Policy(FileError),
     /// A bound.
     #[error("there are {limit} {what} already, which is the limit")]
     Exhausted {
@@ -147,9 +151,11 @@ impl ControlError {
     /// What kind of error it is.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::Invalid { .. } | Self::Ambiguous { .. } | Self::Spec(_) | Self::Service(_) => {
-                ErrorCode::Invalid
-            }
+            Self::Invalid { .. }
+            | Self::Ambiguous { .. }
+            | Self::Spec(_)
+            | Self::Service(_)
+            | Self::Policy(_) => ErrorCode::Invalid,
             Self::NotFound { .. } => ErrorCode::NotFound,
             Self::Exists { .. } => ErrorCode::Exists,
             Self::InUse { .. } => ErrorCode::InUse,
@@ -176,6 +182,7 @@ impl ControlError {
                 "service" => "`wharf service ls` lists them",
                 "uplink" => "`wharf uplink ls` lists them",
                 "node" => "`wharf node ls` lists them",
+                "policy" => "`wharf policy ls` lists them",
                 "publication" => "`wharf port` lists them",
                 _ => "`wharf ps` lists them",
             },

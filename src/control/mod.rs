@@ -30,6 +30,7 @@ mod networks;
 mod nodes;
 mod numbers;
 pub mod outside;
+pub mod policy;
 mod publications;
 pub mod publish_spec;
 mod queries;
@@ -49,8 +50,7 @@ mod uplinks;
 pub mod workers;
 
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 
 use self::config::{Config, Paths};
 pub use self::error::ControlError;
@@ -61,6 +61,7 @@ use self::listeners::Listeners;
 use self::model::{EventInfo, EventKind, StatusInfo};
 use self::nodes::Nodes;
 use self::outside::{Dataplane, Host, Keeper};
+use self::policy::Policies;
 use self::services::Services;
 use self::state::State;
 use self::store::Store;
@@ -114,6 +115,7 @@ pub struct Control {
     captures: Vec<Weak<()>>,
     joined: Option<joining::Joined>,
     services: Services,
+    policies: Policies,
 }
 
 impl Control {
@@ -134,6 +136,7 @@ impl Control {
             captures: Vec::new(),
             joined: None,
             services: Services::default(),
+            policies: Policies::default(),
         };
         control.tune();
         control.restore()?;

@@ -10,7 +10,7 @@ use super::ipam::mac_for;
 use super::ipam::range::AddressRange;
 use super::model::{EventKind, NetworkInfo, NetworkSpec, NetworkUpdate, SubnetInfo};
 use super::store::record::{NetworkRecord, Record};
-use super::{Control, names};
+use super::{Control, names, policy};
 use crate::base::ids::NetworkId;
 use crate::base::limits::NETWORKS_MAX;
 use crate::config::Delta;
@@ -47,6 +47,7 @@ impl Control {
             internal: spec.internal,
             isolated: spec.isolated,
             icc: spec.icc,
+            icc_except: exempt(spec.icc_except.as_deref())?,
             guard: spec.guard,
             host: None,
             uplink: spec.uplink.clone(),
@@ -96,6 +97,9 @@ impl Control {
         new.internal = update.internal.unwrap_or(old.internal);
         new.isolated = update.isolated.unwrap_or(old.isolated);
         new.icc = update.icc.unwrap_or(old.icc);
+        if let Some(except) = &update.icc_except {
+            new.icc_except = exempt(Some(except))?;
+        }
         new.guard = update.guard.unwrap_or(old.guard);
         new.uplink = update.uplink.clone().or(old.uplink.clone());
         if new.internal && !old.internal {
@@ -201,6 +205,7 @@ impl Control {
             internal: record.internal,
             isolated: record.isolated,
             icc: record.icc,
+            icc_except: record.icc_except.clone(),
             guard: record.guard,
             host: record.host.is_some(),
             host_interface: record.host.as_ref().map(|h| h.ifname.clone()),
@@ -261,6 +266,18 @@ impl Control {
             format!("an MTU of {mtu} is too small for {family}"),
             format!("give at least {least}"),
         ))
+    }
+}
+
+/// Labels of those that are exempt from `--icc=false`, if they can be read.
+fn exempt(text: Option<&str>) -> Result<Option<String>, ControlError> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
+    match policy::selector(text) {
+        Ok(_) => Ok(Some(text.to_owned())),
+        Err(why) => Err(ControlError::invalid(
+            format!("`{text}` cannot say who is exempt from --icc=false: {why}"),
+            "write labels as kubectl has them: role=server, role in (server, proxy)",
+        )),
     }
 }
 

@@ -40,6 +40,8 @@ impl Control {
         for record in snapshot.networks {
             self.restore_network(record, &mut kept);
         }
+        // Before the endpoints, so that none is ever there without its rules.
+        self.restore_policies(snapshot.policies, snapshot.namespaces);
         self.restore_endpoints(endpoints, snapshot.publications, &mut kept);
         self.listen_to_all();
         self.restore_services(snapshot.services);
@@ -309,6 +311,8 @@ impl Control {
             internal: Some(spec.internal).filter(|v| *v != existing.internal),
             isolated: Some(spec.isolated).filter(|v| *v != existing.isolated),
             icc: Some(spec.icc).filter(|v| *v != existing.icc),
+            icc_except: Some(spec.icc_except.clone().unwrap_or_default())
+                .filter(|v| *v != existing.icc_except.clone().unwrap_or_default()),
             guard: Some(spec.guard).filter(|v| *v != existing.guard),
             host: Some(spec.host).filter(|v| *v != existing.host.is_some()),
             uplink: spec.uplink.clone().filter(|v| existing.uplink.as_ref() != Some(v)),

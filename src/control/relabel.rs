@@ -59,7 +59,8 @@ impl Control {
         let network = self.state.networks.get(&new.network);
         let endpoint = self.state.endpoints.get(&new.id);
         let delta = network.zip(endpoint).map(|(n, e)| compile::endpoint(&n.record, e));
-        self.send_deltas(delta.into_iter().collect());
+        let subject = self.subject_delta(new);
+        self.send_deltas(subject.into_iter().chain(delta).collect());
         self.send_name(new, true);
         self.endpoint_changed(new);
         // Which subnets are a container's own follows from its name.

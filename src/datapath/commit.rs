@@ -57,7 +57,7 @@ impl Datapath {
         frame: &mut Frame<'_>,
     ) -> Result<(), DropReason> {
         if let Some((index, direction)) = self.flows.lookup(&slot.key, slot.hash) {
-            if self.is_still_bridged(index, direction, egress, slot, frame.ingress) {
+            if self.is_still_bridged(frame.now, (index, direction), egress, slot, frame.ingress) {
                 let hop = self.flows.get(index).hops[direction.index()];
                 self.hops.settled(hop);
                 self.flows.get_mut(index).generation = self.tables.generation();
@@ -65,6 +65,7 @@ impl Datapath {
             }
             self.remove_flow(frame.now, index, FlowEnd::Changed);
         }
+        self.judge_begin(egress, &slot.key, (slot.key.dst, slot.key.dst_port), frame)?;
         let (to, from) = (self.tables.entry(egress), self.tables.entry(frame.ingress));
         let (Some(to), Some(from)) = (to, from) else { return Err(DropReason::PortGone) };
         if to.guard.as_ref().is_some_and(|guard| !guard.may_answer(&slot.key)) {
@@ -83,8 +84,8 @@ impl Datapath {
     /// Whether a flow still goes from where this packet comes to where it shall go.
     fn is_still_bridged(
         &mut self,
-        index: FlowIndex,
-        direction: Direction,
+        now: Time,
+        (index, direction): (FlowIndex, Direction),
         egress: PortId,
         slot: &Slot,
         ingress: PortId,
@@ -96,7 +97,10 @@ impl Datapath {
             && hop.is_some_and(|hop| hop.dst_mac == slot.parsed.dst_mac && !hop.is_routed());
         let stale = flow.generation != self.tables.generation();
         let by_router = flow.key(Direction::Initiator).scope == Scope::Routed;
-        same && (!by_router || !stale || self.judge_again(index))
+        if !same || !stale {
+            return same;
+        }
+        if by_router { self.judge_again(now, index) } else { self.is_still_permitted(now, index) }
     }
 
     /// To the host's own port, as it is: for the host, this is a neighbour on a wire.
@@ -207,6 +211,7 @@ impl Datapath {
         let Some(station) = egress.and_then(|id| self.tables.port(id)).cloned() else {
             return Err(DropReason::PortGone);
         };
+        self.judge_begin(station.id, &slot.key, (target.addr, target.port), frame)?;
         let snat = match port.kind {
             PortKind::Endpoint | PortKind::Host => Snat::Masquerade(uplink, slot.key.dst),
             PortKind::PacketUplink | PortKind::SocketUplink | PortKind::Tunnel => Snat::Keep,
@@ -472,7 +477,7 @@ impl Datapath {
         frame: &mut Frame<'_>,
     ) -> Result<(), DropReason> {
         let flow = self.flows.get(index);
-        if flow.generation != self.tables.generation() && !self.judge_again(index) {
+        if flow.generation != self.tables.generation() && !self.judge_again(frame.now, index) {
             self.remove_flow(frame.now, index, FlowEnd::Changed);
             return self.routed_with_ports(port, slot, frame);
         }

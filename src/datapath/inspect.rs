@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::base::ids::{PeerId, PortId};
+use crate::stage::policy::{Action, Direction};
+use crate::wire::ipv6;
 use crate::wire::mac::Mac;
 
 /// One flow, as listings show it.
@@ -256,6 +258,44 @@ pub struct TraceRequest {
     pub port: Option<u16>,
     /// Protocol name: `tcp`, `udp`, `icmp`.
     pub proto: String,
+}
+
+/// A question to the rules of both ends of an imagined flow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyQuestion {
+    /// The source's port; `None`: outside.
+    pub from: Option<PortId>,
+    /// The destination's.
+    pub to: Option<PortId>,
+    /// The source's address.
+    pub src: IpAddr,
+    /// The destination's own address and port.
+    pub dst: (IpAddr, u16),
+    /// Protocol number.
+    pub proto: u8,
+}
+
+/// What the rules of one end say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicySaid {
+    /// From that end's view.
+    pub direction: Direction,
+    /// What they say.
+    pub action: Action,
+    /// The rule; `None`: none is about it.
+    pub rule: Option<String>,
+}
+
+/// A protocol's name, or its number.
+pub fn proto_name(proto: u8) -> String {
+    match proto {
+        ipv6::ICMP => "icmp".to_owned(),
+        ipv6::TCP => "tcp".to_owned(),
+        ipv6::UDP => "udp".to_owned(),
+        ipv6::ICMPV6 => "icmpv6".to_owned(),
+        ipv6::SCTP => "sctp".to_owned(),
+        other => other.to_string(),
+    }
 }
 
 /// One step of a traced packet.

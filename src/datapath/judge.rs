@@ -26,7 +26,7 @@ const SLICE: usize = 512;
 impl Datapath {
     /// Whether a flow made under another configuration would be made the same way today; then its way
     /// is compiled anew, since a router or a MAC may be another one.
-    pub(super) fn judge_again(&mut self, index: FlowIndex) -> bool {
+    pub(super) fn judge_again(&mut self, now: Time, index: FlowIndex) -> bool {
         let flow = *self.flows.get(index);
         let [key, reply] = flow.keys();
         let responder = flow.port(Direction::Responder);
@@ -34,6 +34,15 @@ impl Datapath {
             return false;
         };
         if self.sockets.answers_client(key) {
+            let permitted = if self.sockets.is_client(key) {
+                self.is_client_still_permitted(now, &flow)
+            } else {
+                self.is_still_permitted(now, index)
+            };
+            if !permitted {
+                self.cut_off.push(*key);
+                return false;
+            }
             self.flows.get_mut(index).generation = self.tables.generation();
             return true;
         }
@@ -63,6 +72,11 @@ impl Datapath {
                 .is_ok_and(|found| found.is_some_and(|(inside, _)| inside.addr == reply.src)),
             _ => false,
         };
+        let permitted = !same || self.is_still_permitted(now, index);
+        if !permitted && responder == self.socket_port() {
+            self.cut_off.push(*key);
+        }
+        let same = same && permitted;
         if same {
             self.flows.get_mut(index).generation = self.tables.generation();
         }
@@ -115,22 +129,28 @@ impl Datapath {
     pub(super) fn sweep(&mut self, now: Time) {
         let Some(from) = self.sweep.take() else { return };
         let generation = self.tables.generation();
-        let slice: Vec<(FlowIndex, bool)> = self
+        let slice: Vec<(FlowIndex, bool, bool)> = self
             .flows
             .iter_from(from)
             .take(SLICE)
             .map(|(index, flow)| {
                 let routed = flow.key(Direction::Initiator).scope == Scope::Routed;
-                (index, routed && flow.generation != generation)
+                (index, routed, flow.generation != generation)
             })
             .collect();
-        for (index, stale) in &slice {
-            if *stale && !self.judge_again(*index) {
+        for (index, routed, _) in slice.iter().filter(|(.., stale)| *stale) {
+            // What is bridged rests on MACs too, and is looked at again when its next packet comes.
+            let stays = if *routed {
+                self.judge_again(now, *index)
+            } else {
+                self.is_still_permitted(now, *index)
+            };
+            if !stays {
                 self.remove_flow(now, *index, FlowEnd::Changed);
             }
         }
         if slice.len() == SLICE {
-            self.sweep = slice.last().map(|(index, _)| FlowIndex(index.0 + 1));
+            self.sweep = slice.last().map(|(index, ..)| FlowIndex(index.0 + 1));
         }
     }
 

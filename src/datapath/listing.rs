@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::Datapath;
 use super::inspect::{
     FdbInfo, FlowCount, FlowEnd, FlowEvent, FlowEvents, FlowFilter, FlowInfo, Footprint,
-    NeighbourInfo, PortStats, RouteInfo, WorkerStats,
+    NeighbourInfo, PortStats, RouteInfo, WorkerStats, proto_name,
 };
 use crate::base::ids::PortId;
 use crate::base::time::Time;
@@ -15,7 +15,7 @@ use crate::stage::bridge::fdb::Fdb;
 use crate::stage::flow::tcp::Phase;
 use crate::stage::flow::{Class, Direction, Flow, FlowIndex};
 use crate::stage::route::neighbour::State;
-use crate::wire::{addr::Addr, ipv6};
+use crate::wire::addr::Addr;
 
 /// Flows one listing gives unless it asks for another number.
 const LISTING_MAX: usize = 100_000;
@@ -248,16 +248,5 @@ fn neighbour_state(state: State) -> &'static str {
         State::Delay => "delay",
         State::Probe(_) => "probe",
         State::Failed => "failed",
-    }
-}
-
-fn proto_name(proto: u8) -> String {
-    match proto {
-        ipv6::ICMP => "icmp".to_owned(),
-        ipv6::TCP => "tcp".to_owned(),
-        ipv6::UDP => "udp".to_owned(),
-        ipv6::ICMPV6 => "icmpv6".to_owned(),
-        ipv6::SCTP => "sctp".to_owned(),
-        other => other.to_string(),
     }
 }

@@ -31,6 +31,7 @@ mod names;
 pub mod nodes;
 mod output;
 mod pipeline;
+mod policy;
 mod send;
 mod slow;
 mod sockets;
@@ -44,9 +45,10 @@ use crate::base::ids::{DomainId, PortId, UplinkId};
 use crate::base::limits::FLOWS_MAX;
 use crate::base::time::{Span, Time};
 use crate::config::{Delta, PortKind, Tables};
-use crate::packet::{DropReason, PacketBuf};
+use crate::packet::{DropReason, FlowKey, PacketBuf};
 use crate::stage::bridge::fdb::Fdb;
 use crate::stage::flow::{FlowIndex, FlowTable, HeldSyns, MappingTable, Timeouts};
+use crate::stage::policy::Learned;
 use crate::stage::route::fragments::{Assembler, FragmentTracker};
 use crate::stage::route::ip_id::Identifications;
 use crate::stage::route::neighbour::NeighbourTable;
@@ -60,8 +62,9 @@ use self::hops::HopTable;
 use self::inspect::{FlowEnd, FlowFilter};
 use self::journal::Journal;
 use self::names::Names;
-pub use self::output::{Event, FrameRef, Lan, OutFrame, Output};
+pub use self::output::{Denied, Event, FrameRef, Lan, OutFrame, Output};
 use self::pipeline::Scratch;
+use self::policy::Denials;
 
 /// How often learned addresses and flows are looked at for expiry when nothing else happens.
 const HOUSEKEEPING: Span = Span::from_secs(1);
@@ -106,6 +109,11 @@ pub struct Datapath {
     pick_up: bool,
     /// When somebody was last told that something has run out.
     shortage_told: Option<Time>,
+    denials: Denials,
+    learned: Learned,
+    /// Flows that end in sockets and that policy forbids now; these are closed when there is somebody to say
+    /// it to.
+    cut_off: Vec<FlowKey>,
 }
 
 impl Datapath {
@@ -145,6 +153,9 @@ impl Datapath {
             inbound: nodes::Inbound::default(),
             pick_up: true,
             shortage_told: None,
+            denials: Denials::default(),
+            learned: Learned::default(),
+            cut_off: Vec::new(),
         }
     }
 
@@ -252,11 +263,15 @@ impl Datapath {
         self.refuse_syns(now, out);
         self.journal.tick(now);
         self.sweep(now);
+        if !self.cut_off.is_empty() {
+            self.flush_sockets(now, out);
+        }
         if now < self.housekeeping {
             return;
         }
         self.tables.services_mut().expire(now);
         let backlog = self.expire_flows(now);
+        self.learned.expire(now);
         for fdb in self.fdbs.values_mut() {
             fdb.expire(now);
         }
@@ -306,6 +321,8 @@ impl Datapath {
     fn forget_port(&mut self, now: Time, id: PortId, out: &mut Output) {
         self.sockets.remove_port(now, id, &mut out.sockets);
         self.names.remove_port(id);
+        self.denials.remove_port(id);
+        self.learned.remove_port(id);
         self.advertised.remove_port(id);
         let of_port = FlowFilter { port: Some(id), ..FlowFilter::default() };
         self.end_flows(now, &of_port, FlowEnd::Changed);

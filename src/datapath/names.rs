@@ -125,6 +125,7 @@ impl Datapath {
     }
 
     fn answer_client(&mut self, now: Time, client: &Client, answer: &[u8], out: &mut Output) {
+        self.learn_names(now, client.port, answer);
         let names = &mut self.names;
         match &client.peer {
             Peer::Datagram(to) => self.emit_owned(client.port, dns::reply(to, answer), out),

@@ -1,5 +1,7 @@
 //! What the data path hands back.
 
+use std::sync::Arc;
+
 use crate::base::ids::{PortId, UplinkId};
 use crate::packet::{DropReason, PacketBuf};
 use crate::stage::sockets::SocketOutput;
@@ -31,6 +33,29 @@ pub enum Event {
     Configured(UplinkId, Lan),
     /// A packet of this port could begin no flow, for this reason; told at most once in ten seconds.
     Shortage(PortId, DropReason),
+    /// A flow was not let begin.
+    Denied(Box<Denied>),
+}
+
+/// A flow that policy did not let begin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denied {
+    /// Where it would have come from.
+    pub from: PortId,
+    /// Where it would have gone.
+    pub to: PortId,
+    /// Its true source.
+    pub src: (Addr, u16),
+    /// Its destination after translation.
+    pub dst: (Addr, u16),
+    /// Protocol.
+    pub proto: u8,
+    /// Whether it was kept in (by its source's rules) or out (by its destination's).
+    pub reason: DropReason,
+    /// The rule.
+    pub rule: Arc<str>,
+    /// Further ones of the same port since the last that was told.
+    pub untold: u64,
 }
 
 /// Addresses of an uplink as DHCP and router advertisements gave them.

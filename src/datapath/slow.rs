@@ -82,11 +82,11 @@ impl Datapath {
             return self.routed(port, slot, frame);
         }
         if parsed.dst_mac.is_group() {
-            return self.flood(port, parsed.dst_mac, frame);
+            return self.flood(port, slot, frame);
         }
         match self.locate(port, parsed.dst_mac, frame.now) {
             Some(egress) => self.bridged(port, egress, slot, frame),
-            None => self.flood(port, parsed.dst_mac, frame),
+            None => self.flood(port, slot, frame),
         }
     }
 
@@ -166,17 +166,23 @@ impl Datapath {
         frame: &mut Frame<'_>,
     ) -> Result<(), DropReason> {
         let parsed = &slot.parsed;
-        match decide::bridge(&self.tables, port, egress, &mut Notes::off()) {
-            Decision::Drop(reason) => return Err(reason),
-            _ if !parsed.is_ip() || parsed.fragment != Fragment::Whole => {}
-            _ if is_icmp_non_query(parsed, frame.batch.bytes(frame.at)) => {}
-            _ => return self.commit_bridged(egress, slot, frame),
+        let decision = decide::bridge(&self.tables, port, egress, &mut Notes::off());
+        if let Decision::Drop(reason) = decision {
+            return Err(reason);
         }
+        let has_flow = parsed.is_ip()
+            && parsed.fragment == Fragment::Whole
+            && !is_icmp_non_query(parsed, frame.batch.bytes(frame.at));
+        if has_flow {
+            return self.commit_bridged(egress, slot, frame);
+        }
+        self.judge_loose(egress, slot, frame)?;
         self.emit(egress, frame.at, frame.batch, frame.out);
         Ok(())
     }
 
-    fn flood(&mut self, port: &Port, dst: Mac, frame: &mut Frame<'_>) -> Result<(), DropReason> {
+    fn flood(&mut self, port: &Port, slot: &Slot, frame: &mut Frame<'_>) -> Result<(), DropReason> {
+        let dst = slot.parsed.dst_mac;
         if flood::is_reserved(dst) {
             return Err(DropReason::ReservedMulticast);
         }
@@ -188,6 +194,9 @@ impl Datapath {
             next += 1;
             let Some(other) = self.tables.port(id) else { continue };
             if id == port.id || (port.isolated && other.isolated) {
+                continue;
+            }
+            if !self.may_hear(port, id, slot, frame) {
                 continue;
             }
             sent = true;
@@ -298,6 +307,7 @@ impl Datapath {
     ) -> Result<(), DropReason> {
         match decision {
             Decision::Route(route) => {
+                self.judge_begin(route.egress, &slot.key, route.to, frame)?;
                 self.commit_routed(port, &route, slot, frame)?;
                 self.remember_client(frame.now, &slot.key, &route);
                 Ok(())

@@ -165,13 +165,19 @@ impl Datapath {
 
     /// Takes in what happened to a host socket.
     pub fn socket_event(&mut self, now: Time, event: SocketEvent<'_>, out: &mut Output) {
-        if let Some(event) = self.upstream_event(now, event, out) {
+        let Some(event) = self.upstream_event(now, event, out) else { return };
+        if self.judge_client(now, &event, out).is_ok() {
             self.sockets.event(now, event, &mut out.sockets);
+        } else if let SocketEvent::Accepted { socket, .. } = event {
+            self.sockets.turn_away(now, socket, &mut out.sockets);
         }
     }
 
     /// Ends a batch of frames or socket events: what could wait is said now.
     pub fn flush_sockets(&mut self, now: Time, out: &mut Output) {
+        for key in std::mem::take(&mut self.cut_off) {
+            self.sockets.cut(now, &key, &mut out.sockets);
+        }
         self.sockets.flush(now, &mut out.sockets);
         self.settle_sockets(now, out);
     }

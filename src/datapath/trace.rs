@@ -3,6 +3,7 @@
 use super::Datapath;
 use super::decide::{self, Decision, NextHop, Notes, Snat};
 use super::inspect::{TraceReport, TraceRequest};
+use super::policy::Begun;
 use crate::base::time::Time;
 use crate::config::Port;
 use crate::packet::{DropReason, FlowKey, Scope};
@@ -43,8 +44,25 @@ impl Datapath {
         } else {
             decide::route(&self.tables, &port, &key, &mut notes)
         };
+        let decision = self.judge_traced(now, (&port, &key), decision, &mut notes);
         let decision = self.note_rest(now, decision, &mut notes);
         report(notes, decision, self)
+    }
+
+    fn judge_traced(
+        &self,
+        now: Time,
+        (port, key): (&Port, &FlowKey),
+        decision: Decision,
+        notes: &mut Notes,
+    ) -> Decision {
+        let (egress, to) = match decision {
+            Decision::Bridge(egress) => (egress, (key.dst, key.dst_port)),
+            Decision::Route(route) => (route.egress, route.to),
+            _ => return decision,
+        };
+        let begun = Begun::new(port.id, egress, key, to);
+        self.note_policy(now, &begun, notes).map_or(decision, Decision::Drop)
     }
 
     fn imagined_key(&self, port: &Port, src: Addr, dst: Addr, request: &TraceRequest) -> FlowKey {

@@ -130,10 +130,14 @@ pub enum DropReason {
     NoBackend,
     /// The service's policy wants a backend of this node, and there is none.
     NoLocalBackend,
+    /// A rule, or none where one was needed, keeps the destination from being reached from there.
+    PolicyIngress,
+    /// The same for the source.
+    PolicyEgress,
 }
 
 /// Reason, name and explanation, in the order of the enum (a test holds them together).
-const TABLE: [(DropReason, &str, &str); 61] = [
+const TABLE: [(DropReason, &str, &str); 63] = [
     (DropReason::Truncated, "truncated", "Shorter than its headers say"),
     (DropReason::Malformed, "malformed", "Contradictory or impossible header fields"),
     (DropReason::OffloadHeader, "offload-header", "A virtio-net header that contradicts its frame"),
@@ -280,6 +284,8 @@ const TABLE: [(DropReason, &str, &str); 61] = [
         "no-local-backend",
         "The service's policy wants a backend of this node, and there is none",
     ),
+    (DropReason::PolicyIngress, "policy-ingress", "Policy of the destination does not let it in"),
+    (DropReason::PolicyEgress, "policy-egress", "Policy of the source does not let it out"),
 ];
 
 impl DropReason {

@@ -5,6 +5,7 @@ pub mod bridge;
 pub mod dns;
 pub mod flow;
 pub mod lease;
+pub mod policy;
 pub mod rate;
 pub mod respond;
 pub mod route;

@@ -8,11 +8,11 @@ use crossbeam_channel::Sender;
 use super::capture::{CaptureRequest, Reader};
 use crate::base::ids::{PortId, UplinkId};
 use crate::config::Delta;
-use crate::datapath::Lan;
 use crate::datapath::inspect::{
-    FdbInfo, FlowCount, FlowEvents, FlowFilter, FlowInfo, NeighbourInfo, PeerInfo, PortStats,
-    RouteInfo, TraceReport, TraceRequest, WorkerStats,
+    FdbInfo, FlowCount, FlowEvents, FlowFilter, FlowInfo, NeighbourInfo, PeerInfo, PolicyQuestion,
+    PolicySaid, PortStats, RouteInfo, TraceReport, TraceRequest, WorkerStats,
 };
+use crate::datapath::{Denied, Lan};
 use crate::io::host_listen::Listener;
 use crate::io::packet::PacketSocket;
 use crate::io::tap::Tap;
@@ -95,6 +95,8 @@ pub enum Query {
     Worker,
     /// Where a packet would go.
     Trace(TraceRequest),
+    /// What the rules of both ends say.
+    Policy(PolicyQuestion),
 }
 
 /// The answer to a [`Query`] of the same name.
@@ -122,6 +124,8 @@ pub enum Answer {
     Worker(WorkerStats),
     /// The way of a packet.
     Trace(TraceReport),
+    /// What the rules say, the source's first.
+    Policy(Vec<PolicySaid>),
 }
 
 /// Something a worker noticed.
@@ -133,6 +137,8 @@ pub enum Notice {
     Configured(UplinkId, Lan),
     /// A packet of this port could begin no flow, for this reason.
     Shortage(PortId, DropReason),
+    /// Policy did not let a flow begin.
+    Denied(Box<Denied>),
     /// Something about the host may have changed that an uplink which shares its address rests on; it is
     /// time to look for conflicts, too, if so.
     HostChanged(PortId, bool),

@@ -450,6 +450,7 @@ impl Loop {
                 stats.wakeups = self.wakeups;
                 Answer::Worker(stats)
             }
+            Query::Policy(question) => Answer::Policy(self.datapath.policy_of(now, &question)),
             Query::Trace(request) => Answer::Trace(self.datapath.trace(now, &request)),
         }
     }
@@ -488,5 +489,6 @@ fn notice(event: Event) -> Notice {
     match event {
         Event::Configured(uplink, lan) => Notice::Configured(uplink, lan),
         Event::Shortage(port, reason) => Notice::Shortage(port, reason),
+        Event::Denied(denied) => Notice::Denied(denied),
     }
 }

@@ -31,6 +31,7 @@ mod nodes;
 mod packet_uplink;
 mod packets;
 mod paths;
+mod policy;
 mod probes;
 mod processes;
 mod published;

@@ -17,6 +17,8 @@ mod names;
 mod nodes;
 #[path = "../common/packets.rs"]
 mod packets;
+mod policy;
+mod policy_sockets;
 mod protocols;
 mod publish;
 mod router;

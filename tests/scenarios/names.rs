@@ -38,7 +38,7 @@ fn named_world(options: NetworkOptions) -> (World, NetworkId, Host, Host) {
     (world, net, a, web)
 }
 
-fn question(id: u16, name: &str, kind: TYPE) -> Vec<u8> {
+pub(crate) fn question(id: u16, name: &str, kind: TYPE) -> Vec<u8> {
     let mut query = Packet::new_query(id);
     let name = Name::new(name).unwrap();
     query.questions.push(Question::new(name, QTYPE::TYPE(kind), QCLASS::CLASS(CLASS::IN), false));
@@ -61,7 +61,7 @@ fn said(sent: &Sent) -> (u16, RCODE, usize) {
 
 impl World {
     /// Sends a frame, and gives all that comes of it.
-    fn raw(&mut self, from: &Host, frame: &[u8]) -> Output {
+    pub(crate) fn raw(&mut self, from: &Host, frame: &[u8]) -> Output {
         let (mut batch, mut out) = (FrameBatch::new(), Output::default());
         assert!(batch.push(frame, Offload::NONE));
         self.dp.frames(self.now, from.port, &mut batch, &mut out);
@@ -75,7 +75,7 @@ impl World {
     }
 
     /// A resolver's datagram arrives at a socket.
-    fn arrives(&mut self, socket: SocketId, from: Addr, message: &[u8]) -> Output {
+    pub(crate) fn arrives(&mut self, socket: SocketId, from: Addr, message: &[u8]) -> Output {
         let (mut batch, mut out) = (FrameBatch::new(), Output::default());
         assert!(batch.push(&[&[0; 42], message].concat(), Offload::NONE));
         let event = SocketEvent::Datagram {
@@ -92,7 +92,7 @@ impl World {
 }
 
 /// The query that went out: its socket, whom it was sent to, and what it says.
-fn asked(out: &Output) -> (SocketId, Addr, Vec<u8>) {
+pub(crate) fn asked(out: &Output) -> (SocketId, Addr, Vec<u8>) {
     let [SocketCall::Open { socket, v4 }, SocketCall::SendMade { socket: same, to, start, len }] =
         out.sockets.calls[..]
     else {

@@ -20,7 +20,7 @@ use crate::world::*;
 const LARGE: [u8; 8_192] = [0x5a; 8_192];
 
 /// A world whose way out is the host's sockets, and a container.
-fn world() -> (World, Host) {
+pub(crate) fn world() -> (World, Host) {
     let mut world = World::new();
     world.apply(Delta::Uplink(Arc::new(Uplink {
         id: UPLINK,
@@ -51,7 +51,7 @@ fn world() -> (World, Host) {
     (world, container)
 }
 
-fn outside(family: Family) -> IpAddr {
+pub(crate) fn outside(family: Family) -> IpAddr {
     match family {
         Family::V4 => "198.51.100.7".parse().unwrap(),
         Family::V6 => "2001:db8:ffff::7".parse().unwrap(),

@@ -7,6 +7,7 @@ mod cluster;
 mod endpoint;
 mod network;
 mod node;
+mod policy;
 mod service;
 mod status;
 mod uplink;
@@ -20,6 +21,9 @@ pub use endpoint::{
 };
 pub use network::{NetworkInfo, NetworkSpec, NetworkUpdate, SubnetInfo};
 pub use node::{NodeSpec, PeerSpec, PeerView};
+pub use policy::{
+    PolicyApplied, PolicyFile, PolicyInfo, PolicyTest, PolicyTestReport, PolicyVerdict, RuleView,
+};
 pub use service::{
     Affinity, BackendHost, BackendInfo, BackendSpec, Policy, ServiceInfo, ServicePort, ServiceSpec,
     ServiceSpecError, ServiceUpdate, node_port_range,

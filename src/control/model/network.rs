@@ -31,6 +31,9 @@ pub struct NetworkSpec {
     /// Whether its endpoints may talk to one another.
     #[serde(default = "yes")]
     pub icc: bool,
+    /// Endpoints with these labels are exempt from that: clients see the server, and not one another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub icc_except: Option<String>,
     /// Anti-spoofing on every port.
     #[serde(default = "yes")]
     pub guard: bool,
@@ -61,6 +64,7 @@ impl NetworkSpec {
             internal: false,
             isolated: true,
             icc: true,
+            icc_except: None,
             guard: true,
             host: false,
             uplink: None,
@@ -84,6 +88,9 @@ pub struct NetworkUpdate {
     /// Whether its endpoints may talk to one another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub icc: Option<bool>,
+    /// Labels of those that are exempt from that; an empty text: nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub icc_except: Option<String>,
     /// Anti-spoofing on every port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guard: Option<bool>,
@@ -126,6 +133,9 @@ pub struct NetworkInfo {
     pub isolated: bool,
     /// Whether its endpoints may talk to one another.
     pub icc: bool,
+    /// Labels of those that are exempt from that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub icc_except: Option<String>,
     /// Anti-spoofing on every port.
     pub guard: bool,
     /// The host takes part.

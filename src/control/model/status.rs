@@ -60,9 +60,12 @@ pub enum EventKind {
     NodeLost,
     NodeRemoved,
     ClusterTrouble,
+    FlowDenied,
+    PolicyApplied,
+    PolicyRemoved,
     ServiceCreated,
-    ServiceUpdated,
     ServiceRemoved,
+    ServiceUpdated,
 }
 
 /// Something that happened.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::attach::protocol::RateLimits;
 use crate::base::ids::{NetworkId, PortId, PublicationId, ServiceId, UplinkId};
 use crate::control::model::{NamespaceId, PortRange, Proto, ServiceSpec, UplinkSpec};
+use crate::control::policy::{NamespaceRecord, PolicyRecord};
 use crate::wire::mac::Mac;
 
 /// A network.
@@ -31,6 +32,9 @@ pub struct NetworkRecord {
     pub isolated: bool,
     /// Whether its endpoints may talk to one another.
     pub icc: bool,
+    /// Labels of those that are exempt from that.
+    #[serde(default)]
+    pub icc_except: Option<String>,
     /// Anti-spoofing.
     pub guard: bool,
     /// The host's port, if the host takes part.
@@ -143,6 +147,10 @@ pub struct Snapshot {
     pub publications: Vec<PublicationRecord>,
     /// Services.
     pub services: Vec<ServiceRecord>,
+    /// Policies.
+    pub policies: Vec<PolicyRecord>,
+    /// Namespaces that policies look at.
+    pub namespaces: Vec<NamespaceRecord>,
 }
 
 /// A kind of record.
@@ -158,6 +166,10 @@ pub enum Kind {
     Publication,
     /// Services.
     Service,
+    /// Policies.
+    Policy,
+    /// Namespaces that policies look at.
+    Namespace,
 }
 
 /// One change of the store.
@@ -173,8 +185,15 @@ pub struct Change {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 5] =
-        [Self::Network, Self::Uplink, Self::Endpoint, Self::Publication, Self::Service];
+    pub const ALL: [Self; 7] = [
+        Self::Network,
+        Self::Uplink,
+        Self::Endpoint,
+        Self::Publication,
+        Self::Service,
+        Self::Policy,
+        Self::Namespace,
+    ];
 
     /// Name of its table.
     pub const fn table(self) -> &'static str {
@@ -184,6 +203,8 @@ impl Kind {
             Self::Endpoint => "endpoints",
             Self::Publication => "publications",
             Self::Service => "services",
+            Self::Policy => "policies",
+            Self::Namespace => "namespaces",
         }
     }
 }
@@ -253,6 +274,8 @@ impl Snapshot {
             Kind::Endpoint => push(&mut self.endpoints, json),
             Kind::Publication => push(&mut self.publications, json),
             Kind::Service => push(&mut self.services, json),
+            Kind::Policy => push(&mut self.policies, json),
+            Kind::Namespace => push(&mut self.namespaces, json),
         };
         parsed.map_err(|e| format!("record {key} of {} does not parse: {e}", kind.table()))
     }

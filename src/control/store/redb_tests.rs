@@ -1,3 +1,4 @@
+use crate::control::policy::{self, Document};
 use std::io::{Seek, SeekFrom, Write};
 
 use super::*;
@@ -23,6 +24,7 @@ fn snapshot() -> Snapshot {
         internal: false,
         isolated: true,
         icc: true,
+        icc_except: Some("role=server".into()),
         guard: true,
         host: Some(HostRecord { port: PortId(9), ifname: "wharf0".into() }),
         uplink: None,
@@ -69,12 +71,23 @@ fn snapshot() -> Snapshot {
         ..ServiceSpec::default()
     };
     let service = ServiceRecord { id: ServiceId(3), spec, created_ms: 9 };
+    let file = "policy: office\npriority: 7\nselect: app=web\nrules:\n\
+                - allow: { to: '*.example.org', ports: [443, http/udp] }\n\
+                - deny: { from: '10.0.0.0/8 except 10.1.0.0/16' }\n---\n\
+                apiVersion: v1\nkind: Namespace\nmetadata: { name: prod, labels: { a: b } }\n";
+    let [Document::Policy(policy), Document::Namespace(namespace)] =
+        <[_; 2]>::try_from(policy::read(file).unwrap()).unwrap()
+    else {
+        unreachable!("in the order of the file")
+    };
     Snapshot {
         networks: vec![network],
         uplinks: vec![uplink],
         endpoints: vec![endpoint],
         publications: vec![publication],
         services: vec![service],
+        policies: vec![policy],
+        namespaces: vec![namespace],
     }
 }
 
@@ -84,6 +97,8 @@ fn puts(snapshot: &Snapshot) -> Vec<Change> {
     changes.extend(snapshot.endpoints.iter().map(Record::put));
     changes.extend(snapshot.publications.iter().map(Record::put));
     changes.extend(snapshot.services.iter().map(Record::put));
+    changes.extend(snapshot.policies.iter().map(Record::put));
+    changes.extend(snapshot.namespaces.iter().map(Record::put));
     changes
 }
 

@@ -4,6 +4,7 @@
 mod endpoints;
 mod networks;
 mod nodes;
+mod policy;
 mod publications;
 mod queries;
 mod restart;

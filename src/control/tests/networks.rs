@@ -214,3 +214,34 @@ fn the_host_s_part_needs_a_right_and_no_route_in_the_way() {
     spec.host = false;
     control.create_network(&spec).unwrap();
 }
+
+#[test]
+fn who_is_exempt_from_icc_false_is_not_isolated() {
+    let (daemon, mut control) = running();
+    let spec = NetworkSpec {
+        icc: false,
+        icc_except: Some("role in (server, proxy)".into()),
+        ..network("private", &["10.9.0.0/24"])
+    };
+    control.create_network(&spec).unwrap();
+    let mut attach = |name: &str, role: &str| {
+        let mut wish =
+            AttachRequest { name: Some(name.into()), ..AttachRequest::new("private", "eth0") };
+        wish.labels.insert("role".into(), role.into());
+        control.attach(&wish, Vec::new()).unwrap();
+        control.endpoint(name).unwrap()[0].port
+    };
+    let (server, client) = (attach("s", "server"), attach("c", "client"));
+    let isolated = |port| daemon.fake.world().tables.port(port).unwrap().isolated;
+    assert!(!isolated(server) && isolated(client));
+    let update =
+        |text: &str| NetworkUpdate { icc_except: Some(text.into()), ..NetworkUpdate::default() };
+    refused(&daemon, &mut control, Invalid, &["role=(", "role=server"], |c| {
+        c.update_network("private", &update("role=("))
+    });
+    let info = control.update_network("private", &update("role=client")).unwrap();
+    assert_eq!(info.icc_except.as_deref(), Some("role=client"));
+    assert!(isolated(server) && !isolated(client));
+    control.update_network("private", &update("")).unwrap();
+    assert!(isolated(server) && isolated(client));
+}

@@ -17,6 +17,7 @@ mod cache;
 mod datagram;
 #[doc(hidden)]
 pub mod fuzz;
+mod given;
 mod message;
 mod resolver;
 mod servers;
@@ -28,6 +29,7 @@ mod testing;
 
 pub use answer::{Answer, answer, refuse};
 pub use datagram::{Datagram, query, reply};
+pub use given::given;
 pub use resolver::{Action, Exchange, Resolver, ResolverStats};
 pub use stream::{StreamId, StreamOutput, Streams};
 pub use zone::{Named, Service, Zone};

@@ -13,6 +13,7 @@
 //! made (see `forbidden.rs`).
 
 mod calls;
+mod cutting;
 mod events;
 mod forbidden;
 #[doc(hidden)]
@@ -33,6 +34,7 @@ pub use calls::{
     FrameSlot, ListenerId, NO_PART, Parts, Room, SendPart, SockAddr, SocketCall, SocketId,
     SocketKind, Via,
 };
+pub use cutting::Client;
 pub use events::{SocketError, SocketEvent};
 pub use forbidden::Forbidden;
 pub use headers::Link;

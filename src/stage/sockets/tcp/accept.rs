@@ -101,7 +101,12 @@ impl TcpFlows {
         }
     }
 
-    fn ask(&mut self, id: ListenerId, shared: &mut Shared, out: &mut SocketOutput) {
+    pub(in crate::stage::sockets) fn ask(
+        &mut self,
+        id: ListenerId,
+        shared: &mut Shared,
+        out: &mut SocketOutput,
+    ) {
         let Some(listener) = self.listeners.known.get_mut(&id) else { return };
         if !listener.ready || listener.asking {
             return;
@@ -124,8 +129,14 @@ impl TcpFlows {
         out.call(SocketCall::Accept { listener: id, socket });
     }
 
+    /// What a connection that is about to be taken in came to.
+    pub(in crate::stage::sockets) fn awaited(&self, socket: SocketId) -> Option<&Published> {
+        let listener = self.listeners.known.get(self.accepting.get(&socket)?)?;
+        Some(&listener.published)
+    }
+
     /// Whose `Accept` this was.
-    fn asked_by(&mut self, socket: SocketId) -> Option<ListenerId> {
+    pub(in crate::stage::sockets) fn asked_by(&mut self, socket: SocketId) -> Option<ListenerId> {
         let found = self.accepting.remove(&socket)?;
         self.stop_asking(found);
         Some(found)

@@ -39,7 +39,7 @@ pub enum TcpState {
     reason = "independent facts about two halves of a connection; their product is not a state"
 )]
 pub struct TcpFlow {
-    pub(super) id: SocketId,
+    pub(in crate::stage::sockets) id: SocketId,
     /// As the container's packets are keyed: `src` is the inside.
     pub(super) key: FlowKey,
     pub(super) link: Link,
@@ -47,6 +47,8 @@ pub struct TcpFlow {
     /// Source of ICMP errors.
     pub(super) gateway: Addr,
     pub(super) state: TcpState,
+    /// It was begun by a client of a published port.
+    pub(in crate::stage::sockets) by_client: bool,
     pub(super) mtu: u16,
     /// Largest segment the container takes, and the unit of our super-frames.
     pub(super) mss: u16,
@@ -190,6 +192,7 @@ impl TcpFlow {
             port,
             gateway,
             state,
+            by_client: state == TcpState::Accepting,
             mtu,
             mss: MSS_MIN,
             mss_told: MSS_MIN,

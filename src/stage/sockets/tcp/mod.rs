@@ -94,7 +94,7 @@ use crate::wire::tcp;
 /// All TCP flows of one worker's socket uplink.
 #[derive(Debug)]
 pub(super) struct TcpFlows {
-    slab: Slab<TcpFlow>,
+    pub(super) slab: Slab<TcpFlow>,
     /// Slots by key.
     index: HashTable<u32>,
     listeners: Listeners,
@@ -137,7 +137,7 @@ impl TcpFlows {
         self.find(key, shared).is_some()
     }
 
-    fn find(&self, key: &FlowKey, shared: &Shared) -> Option<u32> {
+    pub(super) fn find(&self, key: &FlowKey, shared: &Shared) -> Option<u32> {
         let same = |slot: &u32| self.slab.at(*slot).is_some_and(|flow| flow.key == *key);
         self.index.find(key.hash(shared.seed), same).copied()
     }
@@ -277,7 +277,7 @@ impl TcpFlows {
     }
 
     /// Puts a flow on the list of those that the end of the batch looks at.
-    fn touch(&mut self, socket: SocketId, _shared: &mut Shared) {
+    pub(super) fn touch(&mut self, socket: SocketId, _shared: &mut Shared) {
         if let Some(flow) = self.slab.get_mut(socket)
             && !std::mem::replace(&mut flow.dirty, true)
         {

@@ -143,7 +143,7 @@ impl TcpFlow {
     }
 
     /// Ends the flow on both sides by reset.
-    pub(super) fn abort(&mut self, shared: &mut Shared, out: &mut SocketOutput) {
+    pub(in crate::stage::sockets) fn abort(&mut self, shared: &mut Shared, out: &mut SocketOutput) {
         if self.is_live() {
             if self.state != TcpState::Accepting {
                 self.send_reset(out);

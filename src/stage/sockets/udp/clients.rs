@@ -51,6 +51,18 @@ impl Clients {
         self.listeners.insert(published.listener, published);
     }
 
+    /// What a listener leads to.
+    pub(in crate::stage::sockets) fn behind(&self, id: ListenerId) -> Option<&Published> {
+        self.listeners.get(&id)
+    }
+
+    /// Forgets a client; `false` if there is none of that key.
+    pub(in crate::stage::sockets) fn forget(&mut self, key: &FlowKey) -> bool {
+        let Some(client) = self.by_key.remove(key) else { return false };
+        self.keys.remove(&(client.listener, client.real.addr, client.real.port));
+        true
+    }
+
     pub(in crate::stage::sockets) fn published(
         &mut self,
         id: ListenerId,

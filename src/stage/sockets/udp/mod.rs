@@ -31,7 +31,7 @@ use zerocopy::FromBytes;
 
 pub(super) use self::clients::{Clients, Datagram};
 
-use crate::base::ids::PortId;
+use crate::base::ids::{DomainId, PortId};
 use crate::base::limits::{
     SOCKET_FLOW_BYTES_MAX, SOCKET_UDP_FLOWS_MAX, SOCKET_UDP_REMOTES_MAX,
     SOCKET_UDP_TRAIN_BYTES_MAX, SOCKET_UDP_TRAIN_MAX,
@@ -109,6 +109,15 @@ impl UdpFlow {
     /// Inside address and port.
     pub fn inside(&self) -> (Addr, u16) {
         (self.key.src, self.key.src_port)
+    }
+
+    /// Its socket.
+    pub(super) fn id(&self) -> SocketId {
+        self.id
+    }
+
+    pub(super) fn is_on(&self, domain: DomainId) -> bool {
+        self.key.domain == domain
     }
 
     /// Where the container is plugged in.
@@ -306,7 +315,7 @@ impl UdpFlows {
         }
     }
 
-    fn close(&mut self, socket: SocketId, shared: &mut Shared, out: &mut SocketOutput) {
+    pub(super) fn close(&mut self, socket: SocketId, shared: &mut Shared, out: &mut SocketOutput) {
         let Some(flow) = self.slab.get_mut(socket) else { return };
         shared.timers.disarm(socket, &mut flow.armed);
         shared.shares.close(flow.port, false);
