@@ -2,6 +2,7 @@
 //!
 //! One thing is otherwise on purpose: a container on two networks has, on each, its addresses of that network
 //! only; the other ones could not be reached from there.
+#![allow(clippy::zombie_processes, reason = "they end with the test's process namespace")]
 
 use crate::resolver::{dig, dnsmasq, in_world};
 use crate::support::PATIENCE;
