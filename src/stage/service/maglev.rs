@@ -205,9 +205,12 @@ mod tests {
                 weights.iter().enumerate().map(|(n, w)| (SKIP.hash([n as u64]), *w)).collect();
             let table = Maglev::new(&all);
             let sum: u32 = weights.iter().copied().map(u32::from).sum();
+            // Each of the others may have saved up a part of a turn, which the heaviest ones took.
+            let heaviest = f64::from(weights.iter().copied().max().unwrap_or(0));
+            let most = 1.0 + weights.len() as f64 * heaviest / f64::from(sum.max(1));
             for (share, weight) in shares(&table, all.len()).into_iter().zip(weights) {
                 let fair = table.len() as f64 * f64::from(weight) / f64::from(sum.max(1));
-                prop_assert!((share as f64 - fair).abs() <= 2.0, "{} of {}", share, fair);
+                prop_assert!((share as f64 - fair).abs() <= most, "{} of {}", share, fair);
             }
         }
     }

@@ -21,10 +21,10 @@ of() { local gateway; gateway=$(docker network inspect -f '{{(index .IPAM.Config
 #[test]
 fn access_published_port_from_host() {
     let out = host(&format!(
-        r#"{PUBLISHED}
+        r"{PUBLISHED}
         scenario() {{ start; for at in 4:127.0.0.1 4:192.0.2.7 6:[::1] 6:[2001:db8::7]; do
             both $at $(tells TCP$at:8080 | of) $(asks UDP$at:8053 | of); done; docker rm -f $kind-web >/dev/null; }}
-        each scenario"#
+        each scenario"
     ));
     // The kernel's NAT keeps the host's own address; the container could answer it, too.
     let bridge = "4:127.0.0.1: gateway gateway\n4:192.0.2.7: 192.0.2.7 192.0.2.7\n\
@@ -37,11 +37,11 @@ fn access_published_port_from_host() {
 #[test]
 fn access_published_port_from_remote_host() {
     let out = host(&format!(
-        r#"{PUBLISHED}
+        r"{PUBLISHED}
         scenario() {{ start; for at in 4:192.0.2.7 6:[2001:db8::7]; do
             both $at $(first remote socat -T3 - TCP$at:8080 </dev/null | of) $(first remote_asks UDP$at:8053 | of)
             done; docker rm -f $kind-web >/dev/null; }}
-        each scenario"#
+        each scenario"
     ));
     let bridge = "4:192.0.2.7: 192.0.2.1 192.0.2.1\n6:[2001:db8::7]: gateway gateway\n";
     let wharf = "4:192.0.2.7: 192.0.2.1 192.0.2.1\n6:[2001:db8::7]: 2001:db8::1 2001:db8::1\n";
@@ -84,10 +84,10 @@ pair() { local name=$1; shift; net $name "$@"
 #[test]
 fn bridge_icc_and_bridge_inc() {
     let out = host(&format!(
-        r#"{REACH}
+        r"{REACH}
         scenario() {{ pair open; pair shut -o com.docker.network.bridge.enable_icc=false
             reach open-b open-a open; reach shut-b shut-a shut; reach shut-b open-a open; reach open-b shut-a shut; }}
-        each scenario"#
+        each scenario"
     ));
     let bridge = "open-b to open-a: yes yes\nshut-b to shut-a: no yes\n\
         shut-b to open-a: no yes\nopen-b to shut-a: no yes\n";
