@@ -19,7 +19,8 @@ fn call(world: &World, words: &[&str], input: &Value) -> Result<Value, String> {
         .stderr(Stdio::inherit())
         .spawn()
         .unwrap();
-    child.stdin.take().unwrap().write_all(input.to_string().as_bytes()).unwrap();
+    // What is refused at once is not read.
+    let _ = child.stdin.take().unwrap().write_all(input.to_string().as_bytes());
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     let said: Value =
