@@ -4,6 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use clap::Args;
+use rustix::io::Errno;
 use rustix::process::Signal;
 
 use super::options::Global;
@@ -58,12 +59,12 @@ pub(crate) fn stop(global: &Global, args: &Stop) -> Outcome {
     let processes: Vec<Process> =
         args.names.iter().map(|name| process_of(global, name)).collect::<Result<_, _>>()?;
     for process in &processes {
-        process.signal(Signal::TERM).map_err(|error| denied(process, &error))?;
+        signal(process, Signal::TERM)?;
     }
     let client = global.client();
     for (name, process) in args.names.iter().zip(&processes) {
         if !process.ended_within(Duration::from_secs(u64::from(args.time)))? {
-            process.signal(Signal::KILL).map_err(|error| denied(process, &error))?;
+            signal(process, Signal::KILL)?;
             process.ended_within(Duration::from_secs(5))?;
         }
         forget(&client, name);
@@ -108,7 +109,13 @@ fn running(endpoint: &EndpointInfo) -> Result<Process, Failure> {
     if (found.dev, found.ino) == (expected.dev, expected.ino) { Ok(process) } else { Err(ended()) }
 }
 
-fn denied(process: &Process, error: &std::io::Error) -> Failure {
-    Failure::new(format!("cannot stop process {}: {error}", process.pid()))
-        .hint("be root, or the user who started it")
+/// Who has ended meanwhile need not be told.
+fn signal(process: &Process, signal: Signal) -> Result<(), Failure> {
+    match process.signal(signal) {
+        Err(error) if error.raw_os_error() != Some(Errno::SRCH.raw_os_error()) => {
+            Err(Failure::new(format!("cannot stop process {}: {error}", process.pid()))
+                .hint("be root, or the user who started it"))
+        }
+        _ => Ok(()),
+    }
 }
