@@ -50,7 +50,8 @@ fn demo(dir: &Path, options: &[&str]) -> Command {
 
 fn stdout(output: &Output) -> String {
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{}\n{stderr}", output.status);
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{}\n{stderr}\n{told}", output.status);
     assert_eq!(stderr, "");
     String::from_utf8(output.stdout.clone()).unwrap()
 }
