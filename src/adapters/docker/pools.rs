@@ -4,12 +4,13 @@
 //! from a part of it). So one that is not known any more is made anew from its name.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::control::ipam::pools::{docker_pools, first_free, random_ula};
+use crate::control::ipam::range::{number, to_ip, usable};
 use crate::control::ipam::{Claim, IpamError, check_subnet, overlaps};
 
 /// The address space of one host.
@@ -182,31 +183,6 @@ impl Pool {
             candidate = candidate.checked_add(1)?;
         }
         (candidate <= to).then_some(candidate)
-    }
-}
-
-/// First and last address that somebody may have: not IPv4's network and broadcast address, not IPv6's
-/// routers' anycast address (RFC 4291 2.6.1), but both of a point-to-point range (RFC 3021, 6164).
-fn usable(subnet: &IpNet) -> (u128, u128) {
-    let (first, last) = (number(subnet.network()), number(subnet.broadcast()));
-    match subnet {
-        _ if subnet.prefix_len() + 1 == subnet.max_prefix_len() => (first, last),
-        IpNet::V4(_) => (first + 1, last - 1),
-        IpNet::V6(_) => (first + 1, last),
-    }
-}
-
-fn number(addr: IpAddr) -> u128 {
-    match addr {
-        IpAddr::V4(ip) => u128::from(u32::from(ip)),
-        IpAddr::V6(ip) => u128::from(ip),
-    }
-}
-
-fn to_ip(number: u128, subnet: &IpNet) -> IpAddr {
-    match subnet {
-        IpNet::V4(_) => Ipv4Addr::from(number as u32).into(),
-        IpNet::V6(_) => Ipv6Addr::from(number).into(),
     }
 }
 

@@ -130,9 +130,9 @@ impl AddressRange {
     }
 }
 
-/// What an endpoint may have: not the network and broadcast address of IPv4 (RFC 919), not IPv6's
+/// First and last address that an endpoint may have, as numbers: not the network and broadcast address of IPv4 (RFC 919), not IPv6's
 /// routers' anycast address (RFC 4291 2.6.1), but both of a point-to-point range (RFC 3021, 6164).
-fn usable(subnet: &IpNet) -> (u128, u128) {
+pub fn usable(subnet: &IpNet) -> (u128, u128) {
     let (first, last) = (number(subnet.network()), number(subnet.broadcast()));
     match subnet {
         _ if subnet.prefix_len() + 1 == subnet.max_prefix_len() => (first, last),
@@ -141,7 +141,8 @@ fn usable(subnet: &IpNet) -> (u128, u128) {
     }
 }
 
-fn number(addr: IpAddr) -> u128 {
+/// An address as a number.
+pub fn number(addr: IpAddr) -> u128 {
     match addr {
         IpAddr::V4(ip) => u128::from(u32::from(ip)),
         IpAddr::V6(ip) => u128::from(ip),
@@ -149,7 +150,7 @@ fn number(addr: IpAddr) -> u128 {
 }
 
 /// The address of a number that came out of `subnet`.
-fn to_ip(number: u128, subnet: &IpNet) -> IpAddr {
+pub fn to_ip(number: u128, subnet: &IpNet) -> IpAddr {
     match subnet {
         IpNet::V4(_) => Ipv4Addr::from(number as u32).into(),
         IpNet::V6(_) => Ipv6Addr::from(number).into(),
