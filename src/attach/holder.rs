@@ -11,8 +11,8 @@
 //! survives whatever kills the daemon. While no daemon is connected, it looks every second whether a
 //! TAP's interface is gone and lets go of those, and once more when one connects; a connected daemon
 //! sees that by itself and says [`HolderClient::drop_entry`]. A namespace without processes may live
-//! on for a hundred seconds: a connection that was cut in the middle keeps it until the kernel gives
-//! up sending the rest (`tcp_orphan_retries`).
+//! on for minutes: a connection that was cut in the middle keeps it until the kernel gives up sending
+//! the rest (`tcp_orphan_retries`: 102 s, or 204 s if the clock misses the first by a hair).
 //!
 //! The protocol is JSON in sequenced packets, the daemon asking and the holder answering, after a
 //! hello of the holder. It hardly ever may change: the holder of the old version serves the daemon

@@ -121,7 +121,7 @@ fn programs_get_json() {
             assert_eq!(check["ok"], true);
             let (sent, seen) = (&check["sent"]["from"], &check["seen"]["from"]);
             assert_ne!(sent, seen, "masquerade shows another address");
-            assert!(check["micros"].as_u64().unwrap() < 500_000, "{check}");
+            assert!(check["micros"].as_u64().unwrap() < 5_000_000, "{check}");
         }
         assert!(told["flows"].as_array().unwrap().len() > 20);
         let rate = &chapters.last().unwrap()["rates"][0];
@@ -195,8 +195,8 @@ fn a_demo_that_is_killed_takes_its_world_with_it() {
         child.wait().unwrap();
         // The holder waits until it holds nothing and nobody comes for it. A connection that was cut in
         // the middle keeps its namespace, and so the TAP in it, until the kernel gives up sending the
-        // rest (`tcp_orphan_retries`): a hundred seconds.
-        eventually("the world is gone", Duration::from_secs(170), || {
+        // rest: the demo's sockets say after how long.
+        eventually("the world is gone", Duration::from_secs(60), || {
             let now = Machine::now();
             let running = |m: &Machine| m.processes.iter().filter(|p| p.contains("wharf")).count();
             (&now.links, now.namespaces, running(&now))
