@@ -31,7 +31,7 @@ pub(super) fn virtual_address(
         return Some(Decision::Gateway);
     }
     notes.note("service", || format!("{} has no port {}", service.name, key.dst_port));
-    Some(Decision::Reject(DropReason::NoService, IcmpError::PortUnreachable))
+    Some(Decision::Refuse(DropReason::NoService))
 }
 
 /// The same for a packet to an address of the node's own.
@@ -74,7 +74,7 @@ fn serve(
     }
     if pool.is_empty() {
         notes.note("service", || format!("{} has no backend that is ready", service.name));
-        return Decision::Reject(DropReason::NoBackend, IcmpError::PortUnreachable);
+        return Decision::Refuse(DropReason::NoBackend);
     }
     notes.note("service", || format!("{} may reach no backend of {}", from.name, service.name));
     Decision::Reject(DropReason::NetworkIsolated, IcmpError::Prohibited)

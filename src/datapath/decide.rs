@@ -33,6 +33,8 @@ pub enum Decision {
     OwnAddress(UplinkId),
     /// To an address that we share with the host, and none of our business: the kernel has it too.
     Ignore,
+    /// Nobody serves there: what a host's closed port says.
+    Refuse(DropReason),
     /// Refused, and the sender is told.
     Reject(DropReason, IcmpError),
     /// Dropped in silence.

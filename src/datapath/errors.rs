@@ -8,7 +8,9 @@ use crate::config::{Port, PortKind};
 use crate::packet::{DropReason, FrameMut, PacketBuf, Parsed, Rewrite, Scope};
 use crate::stage::flow::icmp;
 use crate::stage::route::icmp_error::{self, IcmpError};
+use crate::stage::route::tcp_reset;
 use crate::wire::addr::Addr;
+use crate::wire::tcp;
 
 impl Datapath {
     /// Turns the frame into an error to its sender; counts the drop under `reason` in any case.
@@ -27,6 +29,25 @@ impl Datapath {
             return Ok(());
         }
         Err(reason)
+    }
+
+    /// Refuses what nobody serves as a host does: by a reset if it is TCP, else by an error.
+    pub(super) fn refuse(
+        &mut self,
+        port: &Port,
+        parsed: &Parsed,
+        reason: DropReason,
+        frame: &mut Frame<'_>,
+    ) -> Result<(), DropReason> {
+        if let Some(reset) = tcp_reset::answer(&frame.batch.frame(frame.at), parsed) {
+            self.drop_frame(port.id, reason);
+            self.emit_owned(port.id, reset, frame.out);
+            return Ok(());
+        }
+        if parsed.tcp_flags & tcp::RST != 0 {
+            return Err(reason);
+        }
+        self.reject(port, parsed, IcmpError::PortUnreachable, reason, frame)
     }
 
     pub(super) fn write_error(

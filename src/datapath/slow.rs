@@ -325,6 +325,7 @@ impl Datapath {
                 }
             },
             Decision::Ignore => Ok(()),
+            Decision::Refuse(reason) => self.refuse(port, &slot.parsed, reason, frame),
             Decision::Reject(reason, error) => {
                 self.reject(port, &slot.parsed, error, reason, frame)
             }

@@ -128,6 +128,7 @@ fn report(notes: Notes, decision: Decision, datapath: &Datapath) -> TraceReport 
             false,
             Some(DropReason::NotPublished),
         ),
+        Decision::Refuse(reason) => (format!("refused: {}", reason.explain()), false, Some(reason)),
         Decision::Reject(reason, error) => {
             (format!("refused ({error:?}): {}", reason.explain()), false, Some(reason))
         }

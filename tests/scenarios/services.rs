@@ -159,17 +159,28 @@ fn no_endpoints_the_client_is_refused_and_not_left_in_silence() {
         let (client, remote) = (world.endpoint(net), world.uplink());
         serve(&mut world, &[]);
         let code = if family == Family::V4 { (3, 3) } else { (1, 4) };
-        for frame in [
-            udp(&client, client.router, 40_000, (vip(family), 80), b"x"),
-            tcp(&client, client.router, 40_000, (vip(family), 80), "S", (1, 0), b""),
+        let on_uplink = (&remote, UPLINK_MAC, UPLINK_PORT);
+        let inside = (&client, client.router, client.port);
+        for ((from, router, port), to, reason) in [
+            (inside, (vip(family), 80), DropReason::NoBackend),
+            (inside, (vip(family), 81), DropReason::NoService),
+            (on_uplink, (own(family), NODE_PORT), DropReason::NoBackend),
         ] {
-            let error = world.refused(client.port, &frame, DropReason::NoBackend);
-            assert_eq!(error.icmp(), code);
+            let frame = udp(from, router, 40_000, to, b"x");
+            let error = world.refused(port, &frame, reason);
+            assert_eq!((error.icmp(), error.dst().0), (code, from.addr(family)));
+            let frame = tcp(from, router, 40_000, to, "S", (100, 0), b"");
+            let reset = world.refused(port, &frame, reason);
+            assert_eq!((reset.src(), reset.dst()), (to, (from.addr(family), 40_000)));
+            let headers = etherparse::PacketHeaders::from_ethernet_slice(&reset.bytes).unwrap();
+            let header = headers.transport.and_then(etherparse::TransportHeader::tcp).unwrap();
+            assert!(header.rst && header.ack && !header.syn, "{header:?}");
+            assert_eq!(header.acknowledgment_number, 101, "of that very segment");
+            assert_eq!(reset.dst_mac(), from.mac);
+            // Its answer is none: two switches would go on for ever.
+            let frame = tcp(from, router, 40_000, to, "R", (101, 0), b"");
+            world.dropped(port, &frame, reason);
         }
-        let frame = udp(&remote, UPLINK_MAC, 40_000, (own(family), NODE_PORT), b"x");
-        assert_eq!(world.refused(UPLINK_PORT, &frame, DropReason::NoBackend).icmp(), code);
-        let other = udp(&client, client.router, 40_000, (vip(family), 81), b"x");
-        assert_eq!(world.refused(client.port, &other, DropReason::NoService).icmp(), code);
         assert_eq!(world.dp.worker_stats().flows, 0, "who is refused costs no flow");
     }
 }
