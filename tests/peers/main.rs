@@ -12,4 +12,5 @@ mod pasta;
 mod podman;
 mod rootlesskit;
 mod run;
+mod stun;
 mod world;
