@@ -1,10 +1,15 @@
 //! ICMP and ICMPv6 (RFC 5508; for IPv6 by analogy).
 
+use std::net::IpAddr;
+
+use wharf::base::limits::ICMP_ERRORS_PER_SECOND;
 use wharf::packet::DropReason;
 use wharf::stage::flow::{Class, Timeouts};
 use wharf::wire::addr::Family;
+use wharf::wire::mac::Mac;
 
 use crate::nat::*;
+use crate::packets::fragments;
 use crate::world::*;
 
 #[test]
@@ -336,6 +341,137 @@ pub(crate) fn req_10b_parameter_problems_and_timestamps_pass() {
         let sent = nat.world.pass_resolving(nat.a.port, &frame, &nat.remote);
         let back = ask(&nat.remote, UPLINK_MAC, to, 14, nat.id(&sent), nat.own());
         assert_eq!(nat.inside(&back).unwrap().port, nat.a.port);
+    });
+}
+
+/// A message of ICMP for IPv4 with four bytes after the checksum.
+fn raw_v4(from: &Host, (via, src, to): (Mac, IpAddr, IpAddr), kind: u8, quote: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::new();
+    ip(from, via, src, to, 64).icmpv4_raw(kind, 0, [0, 7, 0, 1]).write(&mut frame, quote).unwrap();
+    frame
+}
+
+#[test]
+pub(crate) fn req_10c_source_quench_and_information_requests_go_nowhere() {
+    const SOURCE_QUENCH: u8 = 4;
+    const INFORMATION: [u8; 2] = [15, 16];
+    in_v4(|mut nat| {
+        let sent = nat.out(nat.a, 5_000, nat.remote, 9);
+        let came = nat.answer(nat.remote, 9, sent.src()).unwrap();
+        let (a, remote) = (nat.a, nat.remote);
+        let (inside, outside) = (nat.at(&a, 0).0, nat.at(&remote, 0).0);
+        let quench = |from, way, quote: &Sent| raw_v4(from, way, SOURCE_QUENCH, &quote.bytes[14..]);
+        let from_outside = quench(&remote, (UPLINK_MAC, outside, nat.own()), &sent);
+        assert!(nat.world.send(UPLINK_PORT, &from_outside).is_empty());
+        let from_inside = quench(&a, (a.router, inside, outside), &came);
+        assert!(nat.world.send(a.port, &from_inside).is_empty());
+        for kind in INFORMATION {
+            for to in [outside, gateway(nat.net, nat.family)] {
+                let asked = raw_v4(&a, (a.router, inside, to), kind, &[]);
+                assert!(nat.world.send(a.port, &asked).is_empty(), "{kind} to {to}");
+            }
+            let asked = raw_v4(&remote, (UPLINK_MAC, outside, nat.own()), kind, &[]);
+            assert!(nat.world.send(UPLINK_PORT, &asked).is_empty(), "{kind} from outside");
+        }
+        assert_eq!(nat.world.dp.footprint().flows, 1, "and leave nothing");
+        assert!(nat.answer(nat.remote, 9, sent.src()).is_some());
+    });
+}
+
+/// Where the type of service of an IPv4 frame lies.
+const TOS: usize = 15;
+
+#[test]
+pub(crate) fn req_10d_errors_have_the_precedence_of_network_control() {
+    in_v4(|mut nat| {
+        let to = nat.at(&nat.remote, 33_434);
+        let mut probe = udp_ttl(&nat.a, nat.a.router, 5_000, to, b"traceroute", 1);
+        retag(&mut probe, 0x28);
+        let told = nat.world.pass(nat.a.port, &probe);
+        assert_eq!(told.icmp(), TIME_EXCEEDED.of(nat.family));
+        assert_eq!(
+            told.bytes[TOS], 0xc0,
+            "six of eight, whatever the packet had (RFC 1812 4.3.2.5)"
+        );
+        assert_eq!(told.bytes[42 + 1], 0x28, "which is quoted");
+        // What others send keeps what it has.
+        let sent = nat.out(nat.a, 5_000, nat.remote, 9);
+        let mut error = nat.error(&nat.remote, PORT_UNREACHABLE, &sent.bytes[14..]);
+        retag(&mut error, 0xe0);
+        assert_eq!(nat.inside(&error).unwrap().bytes[TOS], 0xe0);
+    });
+}
+
+/// Gives an IPv4 frame another type of service.
+fn retag(frame: &mut [u8], tos: u8) {
+    frame[TOS] = tos;
+    frame[24..26].fill(0);
+    let sum = !wharf::wire::checksum::sum(&frame[14..34]);
+    frame[24..26].copy_from_slice(&sum.to_be_bytes());
+}
+
+#[test]
+pub(crate) fn req_10e_there_are_packets_that_no_error_is_sent_about() {
+    in_both(|mut nat| {
+        let dying = |nat: &Nat, to| udp_ttl(&nat.a, nat.a.router, 5_000, to, &[7; 1_000], 1);
+        let to = nat.at(&nat.remote, 33_434);
+        let frame = dying(&nat, to);
+        let told = nat.world.pass(nat.a.port, &frame);
+        assert_eq!(told.icmp(), TIME_EXCEEDED.of(nat.family), "about an ordinary one it is");
+        // About an error.
+        let sent = nat.out(nat.a, 5_000, nat.remote, 9);
+        let came = nat.answer(nat.remote, 9, sent.src()).unwrap();
+        let via = (&nat.a, nat.a.router, to.0);
+        let mut error = icmp_error(nat.family, via, PORT_UNREACHABLE, &came.bytes[14..]);
+        dies(&nat, &mut error);
+        assert!(nat.world.send(nat.a.port, &error).is_empty(), "{:?}", nat.family);
+        // About a later fragment, whose first one is alive.
+        let whole = udp(&nat.a, nat.a.router, 5_000, to, &[7; 1_000]);
+        let mut pieces = fragments(&whole, 77, 800);
+        dies(&nat, &mut pieces[1]);
+        let first = nat.world.pass(nat.a.port, &pieces[0]);
+        assert_eq!(first.port, UPLINK_PORT);
+        assert!(nat.world.send(nat.a.port, &pieces[1]).iter().all(|sent| sent.port != nat.a.port));
+        // To a group, whose members would all be told.
+        let group: IpAddr = match nat.family {
+            Family::V4 => [224, 0, 0, 251].into(),
+            Family::V6 => "ff02::fb".parse().unwrap(),
+        };
+        let frame = dying(&nat, (group, 5_353));
+        assert!(nat.world.send(nat.a.port, &frame).is_empty(), "{:?}", nat.family);
+        // From nobody who could be told.
+        let nobody = Host { v4: [0; 4].into(), v6: [0; 16].into(), ..nat.a };
+        let frame = udp_ttl(&nobody, nat.a.router, 5_000, to, b"x", 1);
+        assert!(nat.world.send(nat.a.port, &frame).is_empty(), "{:?}", nat.family);
+    });
+}
+
+/// The next router is the last one.
+fn dies(nat: &Nat, frame: &mut [u8]) {
+    if nat.family == Family::V6 {
+        frame[21] = 1;
+        return;
+    }
+    frame[22] = 1;
+    let tos = frame[TOS];
+    retag(frame, tos);
+}
+
+#[test]
+pub(crate) fn req_10f_errors_are_limited_in_rate() {
+    in_both(|mut nat| {
+        let probe = udp_ttl(&nat.a, nat.a.router, 5_000, nat.at(&nat.remote, 9), b"x", 1);
+        let told = |nat: &mut Nat| {
+            let sent = (0..1_000).flat_map(|_| nat.world.send(nat.a.port, &probe));
+            sent.filter(|sent| sent.icmp() == TIME_EXCEEDED.of(nat.family)).count()
+        };
+        let limit = ICMP_ERRORS_PER_SECOND as usize;
+        assert_eq!(told(&mut nat), limit);
+        nat.wait(secs(1));
+        assert_eq!(told(&mut nat), limit, "and again a second later");
+        let probe = udp_ttl(&nat.b, nat.b.router, 5_000, nat.at(&nat.remote, 9), b"x", 1);
+        let told = nat.world.pass(nat.b.port, &probe);
+        assert_eq!(told.icmp(), TIME_EXCEEDED.of(nat.family), "others have what is theirs");
     });
 }
 
