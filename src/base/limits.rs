@@ -30,6 +30,9 @@ pub const FLOWS_PER_PORT_MAX: usize = FLOWS_MAX / 4;
 pub const MAPPINGS_MAX: usize = 262_144;
 /// Mappings of one endpoint by default: half of the ports of one outside address.
 pub const MAPPINGS_PER_PORT_MAX: usize = 32_768;
+/// Ranges of outside ports from which on nobody takes more than his part of them: of fewer, a quarter would
+/// be a handful.
+pub const SHARED_PORTS_MIN: u32 = 64;
 /// Outside addresses times protocols that mappings are made on, per worker; a port map takes 8 KiB and
 /// up to 260 KiB more when all of its ports are in use.
 pub const PORT_SPACES_MAX: usize = 256;

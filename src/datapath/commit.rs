@@ -310,14 +310,17 @@ impl Datapath {
 
     /// A mapping; if no port is left, those of connections that are over are not kept for their four
     /// minutes (RFC 5382 REQ-5 is for a NAT that can afford it): a few thousand ports would otherwise be
-    /// used up within a second of short connections.
+    /// used up within a second of short connections. Who has more than its share of them gives up its own.
     fn acquire(&mut self, now: Time, wanted: &Wanted) -> Result<MappingId, DropReason> {
         for _ in 0..CLOSED_FLOWS_PER_PORT {
-            match self.mappings.acquire(wanted) {
-                Err(DropReason::PortsExhausted) => {}
+            let closed = self.flows.oldest(Class::TcpTransitory);
+            let own = |index| self.flows.get(index).port(Direction::Initiator) == wanted.payer;
+            let closed = match self.mappings.acquire(wanted) {
+                Err(DropReason::PortsExhausted) => closed,
+                Err(DropReason::PortShare) => closed.filter(|index| own(*index)),
                 other => return other,
-            }
-            let Some(closed) = self.flows.oldest(Class::TcpTransitory) else { break };
+            };
+            let Some(closed) = closed else { break };
             let victim = self.flows.remove(closed);
             self.evicted(now, &victim);
         }

@@ -255,8 +255,8 @@ impl Datapath {
         slot: &Slot,
         frame: &mut Frame<'_>,
     ) -> Result<(), DropReason> {
-        use DropReason::{FlowShare, FlowTableFull, PortsExhausted};
-        if !matches!(reason, PortsExhausted | FlowShare | FlowTableFull) {
+        use DropReason::{FlowShare, FlowTableFull, PortShare, PortsExhausted};
+        if !matches!(reason, PortsExhausted | PortShare | FlowShare | FlowTableFull) {
             return Err(reason);
         }
         let told = self.shortage_told.is_some_and(|at| frame.now < at + SHORTAGE_PAUSE);

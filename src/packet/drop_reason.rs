@@ -76,6 +76,8 @@ pub enum DropReason {
     FlowShare,
     /// No outside port left for a mapping.
     PortsExhausted,
+    /// The port has over a quarter of an outside address's ports, and less than a quarter is left.
+    PortShare,
     /// TCP segment outside the windows.
     TcpWindow,
     /// A TCP segment that opens nothing and belongs to nothing.
@@ -137,7 +139,7 @@ pub enum DropReason {
 }
 
 /// Reason, name and explanation, in the order of the enum (a test holds them together).
-const TABLE: [(DropReason, &str, &str); 64] = [
+const TABLE: [(DropReason, &str, &str); 65] = [
     (DropReason::Truncated, "truncated", "Shorter than its headers say"),
     (DropReason::Malformed, "malformed", "Contradictory or impossible header fields"),
     (DropReason::OffloadHeader, "offload-header", "A virtio-net header that contradicts its frame"),
@@ -217,6 +219,11 @@ const TABLE: [(DropReason, &str, &str); 64] = [
     (DropReason::FlowTableFull, "flow-table-full", "Flow table is full"),
     (DropReason::FlowShare, "flow-share", "The port has used its share of flows"),
     (DropReason::PortsExhausted, "ports-exhausted", "No outside port left for a mapping"),
+    (
+        DropReason::PortShare,
+        "port-share",
+        "The port has over a quarter of an outside address's ports, and less than a quarter is left",
+    ),
     (DropReason::TcpWindow, "tcp-window", "TCP segment outside the windows"),
     (
         DropReason::TcpNoFlow,

@@ -112,6 +112,56 @@ fn outside_ports_that_have_run_out_are_named_and_come_back() {
 }
 
 #[test]
+fn who_has_over_a_quarter_of_the_ports_leaves_the_last_quarter_to_the_others() {
+    for family in FAMILIES {
+        let mut world = World::new();
+        let net = world.network(NetworkOptions::default());
+        let (a, b, remote) = (world.endpoint(net), world.endpoint(net), world.uplink());
+        // As an uplink has them that shares the host's address.
+        world.change_uplink(|uplink| uplink.nat_ports = 61_440..=65_535);
+        let to = (remote.addr(family), 99);
+        let from = |host: &Host, port: u16| udp(host, host.router, port, to, b"x");
+        for n in 0..=3_072 {
+            world.pass_resolving(a.port, &from(&a, 10_000 + n), &remote);
+        }
+        let more = from(&a, 20_000);
+        let told = world.refused(a.port, &more, DropReason::PortShare);
+        assert_eq!(told.icmp(), prohibited(family), "RFC 5508 REQ-8");
+        let event = Event::Shortage(a.port, DropReason::PortShare);
+        assert_eq!(std::mem::take(&mut world.events), [event]);
+        world.pass(a.port, &from(&a, 10_000));
+        for n in 0..1_023 {
+            world.pass(b.port, &from(&b, 10_000 + n));
+        }
+        world.refused(b.port, &from(&b, 20_000), DropReason::PortsExhausted);
+        world.refused(a.port, &more, DropReason::PortShare);
+        assert_eq!(world.dp.drops(a.port, DropReason::PortShare), 2);
+        for _ in 0..300 {
+            world.advance(Span::from_secs(1));
+        }
+        world.pass_resolving(a.port, &more, &remote);
+    }
+}
+
+#[test]
+fn who_is_alone_makes_short_connections_without_end_though_it_has_its_share() {
+    for family in FAMILIES {
+        let mut world = World::new();
+        let net = world.network(NetworkOptions::default());
+        let (a, remote) = (world.endpoint(net), world.uplink());
+        world.change_uplink(|uplink| uplink.nat_ports = 5_000..=5_099);
+        let to = (remote.addr(family), 80);
+        for port in 7_000..8_000 {
+            let syn = tcp(&a, a.router, port, to, "S", (0, 0), b"");
+            let there = world.pass_resolving(a.port, &syn, &remote);
+            world.pass(UPLINK_PORT, &tcp(&remote, UPLINK_MAC, 80, there.src(), "SA", (0, 1), b""));
+            world.pass(a.port, &tcp(&a, a.router, port, to, "RA", (1, 1), b""));
+        }
+        assert_eq!(world.dp.drops(a.port, DropReason::PortShare), 0);
+    }
+}
+
+#[test]
 fn connections_that_are_over_give_their_ports_to_new_ones_when_there_are_no_others() {
     for family in FAMILIES {
         let mut world = World::new();

@@ -152,7 +152,8 @@ impl MappingTable {
     /// The mapping of an inside endpoint on an uplink, made if there is none, with one reference more.
     ///
     /// # Errors
-    /// `PortsExhausted`, or `FlowShare` when the payer has as many mappings as it may.
+    /// `PortsExhausted`, `PortShare` when the payer has more than its part of the address's ports and others
+    /// may need the rest, or `FlowShare` when it has as many mappings as it may.
     pub fn acquire(&mut self, wanted: &Wanted) -> Result<MappingId, DropReason> {
         let hash = self.inside_hash(&wanted.inside, wanted.domain);
         let found = self.find(wanted, hash);
@@ -196,7 +197,7 @@ impl MappingTable {
         if self.slots.len() >= MAPPINGS_MAX && !self.reclaim_anywhere() {
             return Err(DropReason::PortsExhausted);
         }
-        let port = self.choose(space, wanted).ok_or(DropReason::PortsExhausted)?;
+        let port = self.choose(space, wanted)?;
         let slot = self.slots.place(Mapping {
             inside: wanted.inside,
             outside: Endpoint { port, ..outside },
@@ -207,25 +208,28 @@ impl MappingTable {
             links: Links::default(),
             contacts: Vec::new(),
         });
-        self.spaces[usize::from(space)].occupy(port, slot);
+        self.spaces[usize::from(space)].occupy(port, slot, wanted.payer);
         self.shares.take(wanted.payer);
         Ok(slot)
     }
 
-    fn choose(&mut self, space: u16, wanted: &Wanted) -> Option<u16> {
+    fn choose(&mut self, space: u16, wanted: &Wanted) -> Result<u16, DropReason> {
         let policy = self.policies.get(&wanted.domain).cloned().unwrap_or_default();
         let Endpoint { proto, port, .. } = wanted.inside;
+        if self.spaces[usize::from(space)].is_over_share(proto, wanted.payer, &policy.range) {
+            return Err(DropReason::PortShare);
+        }
         for _ in 0..=RECLAIM_MAX {
             self.drawn += 1;
             let random = self.seed.hash([self.drawn]);
             let found = self.spaces[usize::from(space)].choose(proto, port, &policy, random);
-            if found.is_some() {
-                return found;
+            if let Some(port) = found {
+                return Ok(port);
             }
-            let idle = self.spaces[usize::from(space)].idle.oldest()?;
-            self.remove(idle);
+            let idle = self.spaces[usize::from(space)].idle.oldest();
+            self.remove(idle.ok_or(DropReason::PortsExhausted)?);
         }
-        None
+        Err(DropReason::PortsExhausted)
     }
 
     fn reclaim_anywhere(&mut self) -> bool {
@@ -260,7 +264,7 @@ impl MappingTable {
             (usize::from(mapping.space), mapping.outside.port, mapping.payer);
         self.by_inside.remove(hash, slot);
         self.spaces[space].idle.remove(&mut self.slots, slot);
-        self.spaces[space].vacate(port);
+        self.spaces[space].vacate(port, payer);
         self.shares.give(payer);
         let mapping = self.slots.get_mut(slot);
         mapping.contacts = Vec::new();

@@ -6,6 +6,10 @@
 
 use std::ops::RangeInclusive;
 
+use hashbrown::HashMap;
+
+use crate::base::ids::PortId;
+use crate::base::limits::SHARED_PORTS_MIN;
 use crate::base::lru::{LruList, NIL};
 use crate::wire::ipv6;
 
@@ -51,6 +55,8 @@ pub(super) struct Ports {
     reserved_count: u32,
     owners: Box<[Option<Box<[u32; 256]>>]>,
     in_use: u32,
+    /// How many of them each payer has.
+    held: HashMap<PortId, u32>,
     /// Mappings without flows, the one released longest ago first.
     pub(super) idle: LruList,
 }
@@ -68,6 +74,7 @@ impl Ports {
             reserved_count: 0,
             owners: vec![None; 256].into(),
             in_use: 0,
+            held: HashMap::new(),
             idle: LruList::default(),
         }
     }
@@ -94,19 +101,53 @@ impl Ports {
     }
 
     /// Gives a port to a mapping. Pages stay: a space in use will need them again.
-    pub(super) fn occupy(&mut self, port: u16, owner: u32) {
+    pub(super) fn occupy(&mut self, port: u16, owner: u32, payer: PortId) {
         self.used[usize::from(port / 64)] |= 1 << (port % 64);
         let page = &mut self.owners[usize::from(port >> 8)];
         page.get_or_insert_with(|| Box::new([NIL; 256]))[usize::from(port & 0xff)] = owner;
         self.in_use += 1;
+        *self.held.entry(payer).or_default() += 1;
     }
 
-    pub(super) fn vacate(&mut self, port: u16) {
+    pub(super) fn vacate(&mut self, port: u16, payer: PortId) {
         self.used[usize::from(port / 64)] &= !(1 << (port % 64));
         if let Some(page) = &mut self.owners[usize::from(port >> 8)] {
             page[usize::from(port & 0xff)] = NIL;
         }
         self.in_use -= 1;
+        if let Some(held) = self.held.get_mut(&payer) {
+            *held -= 1;
+            if *held == 0 {
+                self.held.remove(&payer);
+            }
+        }
+    }
+
+    /// Whether a payer takes no more of a range: it holds over a quarter, and less than a quarter is left,
+    /// counting what only lingers. So nobody takes an address from the others, and who is alone may have
+    /// three quarters of it.
+    pub(super) fn is_over_share(
+        &self,
+        proto: u8,
+        payer: PortId,
+        range: &RangeInclusive<u16>,
+    ) -> bool {
+        let len = range.len() as u32;
+        if is_portless(proto) || len < SHARED_PORTS_MIN {
+            return false;
+        }
+        let held = self.held.get(&payer).copied().unwrap_or_default();
+        // What is reserved or used outside the range counts here, too, which errs to the safe side: to count
+        // exactly is for those few whom this does not acquit.
+        let at_least = len.saturating_sub(self.reserved_count);
+        let busy = self.in_use - self.idle.len() as u32;
+        if held * 4 <= at_least || at_least.saturating_sub(busy) * 4 >= len {
+            return false;
+        }
+        let reserved = self.reserved.as_ref().map_or(0, |bits| ones(range, |word| bits[word]));
+        let (all, taken) = (len - reserved, ones(range, |word| self.taken(word)));
+        let left = len - taken + self.idle.len() as u32;
+        held * 4 > all && left * 4 < all
     }
 
     /// Whether a port is reserved.
@@ -216,8 +257,26 @@ impl Ports {
     pub(super) fn memory_bytes(&self) -> usize {
         let bits = WORDS * 8 * (1 + usize::from(self.reserved.is_some()));
         let pages = self.owners.iter().flatten().count() * size_of::<[u32; 256]>();
-        bits + size_of_val(&*self.owners) + pages
+        let held = self.held.capacity() * size_of::<(PortId, u32)>();
+        bits + size_of_val(&*self.owners) + pages + held
     }
+}
+
+/// How many bits are set for the ports of a range.
+fn ones(range: &RangeInclusive<u16>, word_at: impl Fn(usize) -> u64) -> u32 {
+    let (first, last) = range.clone().into_inner();
+    let words = usize::from(first / 64)..=usize::from(last / 64);
+    let ones = words.map(|word| {
+        let mut bits = word_at(word);
+        if word == usize::from(first / 64) {
+            bits &= ANY << (first % 64);
+        }
+        if word == usize::from(last / 64) {
+            bits &= ANY >> (63 - last % 64);
+        }
+        bits.count_ones()
+    });
+    ones.sum()
 }
 
 #[cfg(test)]
@@ -227,13 +286,17 @@ mod tests {
     use super::*;
     use crate::wire::ipv6::{ICMP, TCP, UDP};
 
+    const PAYER: PortId = PortId(1);
+
     fn policy(range: RangeInclusive<u16>) -> PortPolicy {
         PortPolicy { range, ..PortPolicy::default() }
     }
 
     fn full_but(free: &[u16]) -> Ports {
         let mut ports = Ports::new();
-        (0..=u16::MAX).filter(|port| !free.contains(port)).for_each(|port| ports.occupy(port, 0));
+        (0..=u16::MAX)
+            .filter(|port| !free.contains(port))
+            .for_each(|port| ports.occupy(port, 0, PAYER));
         ports
     }
 
@@ -241,7 +304,7 @@ mod tests {
     fn the_inside_port_is_kept_where_it_is_free() {
         let mut ports = Ports::new();
         assert_eq!(ports.choose(UDP, 40_000, &PortPolicy::default(), 7), Some(40_000));
-        ports.occupy(40_000, 1);
+        ports.occupy(40_000, 1, PAYER);
         assert_ne!(ports.choose(UDP, 40_000, &PortPolicy::default(), 7), Some(40_000));
         let random = PortPolicy { keep: false, ..PortPolicy::default() };
         assert_ne!(ports.choose(UDP, 50_000, &random, 7), Some(50_000));
@@ -292,11 +355,40 @@ mod tests {
     fn a_protocol_without_ports_has_one_mapping_for_an_address() {
         let mut ports = Ports::new();
         assert_eq!(ports.choose(47, 0, &PortPolicy::default(), 3), Some(0));
-        ports.occupy(0, 1);
+        ports.occupy(0, 1, PAYER);
         assert_eq!(ports.choose(47, 0, &PortPolicy::default(), 3), None);
     }
 
     proptest! {
+        #[test]
+        fn a_payer_is_over_its_share_with_over_a_quarter_of_a_range_of_which_less_than_a_quarter_is_left(
+            first in 1_900_u16..2_100, len in 50_u16..200,
+            taken in prop::collection::vec(0_u8..4, 500)
+        ) {
+            // Ports from 1,800 on: free, reserved, or the one's or the other's.
+            let (mut ports, range) = (Ports::new(), first..=first + len - 1);
+            let mut counted = [0_u32; 4];
+            for (port, kind) in (1_800_u16..).zip(&taken) {
+                let other = PortId(9);
+                match kind {
+                    1 => ports.set_reserved(port, true),
+                    2 => ports.occupy(port, 0, PAYER),
+                    3 => ports.occupy(port, 0, other),
+                    _ => {}
+                }
+                if range.contains(&port) {
+                    counted[usize::from(*kind)] += 1;
+                }
+            }
+            let free = counted[0] + u32::from(range.end().saturating_sub(2_299));
+            let all = u32::from(len) - counted[1];
+            // What is held outside the range weighs, too: it was, when the range was another one.
+            let held = taken.iter().filter(|kind| **kind == 2).count() as u32;
+            let over = u32::from(len) >= SHARED_PORTS_MIN && held * 4 > all && free * 4 < all;
+            prop_assert_eq!(ports.is_over_share(UDP, PAYER, &range), over);
+            prop_assert!(!ports.is_over_share(UDP, PortId(2), &range), "who has none is not");
+        }
+
         #[test]
         fn a_chosen_port_is_free_and_one_is_found_whenever_there_is_one(
             taken in prop::collection::hash_set(2_000_u16..2_200, 0..201),
@@ -304,7 +396,7 @@ mod tests {
         ) {
             let mut ports = Ports::new();
             for (n, port) in taken.iter().enumerate() {
-                if n % 3 == 0 { ports.set_reserved(*port, true) } else { ports.occupy(*port, 9) }
+                if n % 3 == 0 { ports.set_reserved(*port, true) } else { ports.occupy(*port, 9, PAYER) }
             }
             let found = ports.choose(UDP, inside, &policy(2_000..=2_199), random);
             prop_assert_eq!(found.is_some(), taken.len() < 200);

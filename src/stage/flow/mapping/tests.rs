@@ -298,7 +298,55 @@ fn run(ops: Vec<(u8, u8, u8, u64)>) {
     }
 }
 
+/// Sockets of four payers on 64 ports of one address, as they come and go.
+fn share(ops: Vec<(bool, u16, u16)>) {
+    let (mut table, all) = (table(), 64);
+    only_ports(&mut table, 5_000..=5_063);
+    // Of each socket: its mapping, and whether a flow has it or it lingers.
+    let mut model: Map<(u16, u16), (MappingId, bool)> = Map::new();
+    for (comes, payer, port) in ops {
+        let socket = (payer, port);
+        let known = model.get(&socket).copied();
+        if let (false, Some((id, true))) = (comes, known) {
+            table.release(NOW, id);
+            model.insert(socket, (id, false));
+        }
+        if !comes || known.is_some_and(|(_, busy)| busy) {
+            continue;
+        }
+        let held = model.keys().filter(|(other, _)| *other == payer).count();
+        let left = all - model.values().filter(|(_, busy)| *busy).count();
+        let want = wanted(inside(false, payer.into(), port, UDP));
+        let got = table.acquire(&Wanted { payer: PortId(payer), ..want });
+        let over = known.is_none() && held > all / 4 && left < all / 4;
+        match got {
+            Ok(id) => {
+                assert!(!over, "{held} held, {left} left");
+                model.insert(socket, (id, true));
+                // What lingered may have had to go.
+                model.retain(|(payer, port), _| {
+                    let inside = inside(false, u32::from(*payer), *port, UDP);
+                    table.iter().any(|(_, mapping)| mapping.inside == inside)
+                });
+            }
+            Err(DropReason::PortShare) => assert!(over, "{held} held, {left} left"),
+            Err(error) => {
+                assert_eq!((error, left), (DropReason::PortsExhausted, 0));
+                assert!(held <= all / 4, "there is always something for who has little");
+            }
+        }
+        assert_eq!(table.len(), model.len());
+    }
+}
+
 proptest! {
+    #[test]
+    fn who_has_over_a_quarter_gets_no_more_of_the_last_quarter_and_others_do(
+        ops in prop::collection::vec((prop::bool::weighted(0.7), 1_u16..5, 5_000_u16..5_064), 0..400)
+    ) {
+        share(ops);
+    }
+
     #[test]
     fn behaves_as_a_map_from_sockets_to_ports(
         ops in prop::collection::vec((0_u8..4, 0_u8..30, 0_u8..3, 0_u64..50), 0..200)
