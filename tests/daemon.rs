@@ -119,6 +119,11 @@ fn what_the_file_wants_exists_and_a_wrong_one_changes_nothing() {
 
     std::fs::write(&file, "[[network]]\nname = \"red\"\n[[netork]]\n").unwrap();
     kill_process(daemon.pid(), Signal::HUP).unwrap();
+    eventually("it is told what is wrong and what to do", || {
+        let events = daemon.ok(&["events"]);
+        let told = events.lines().find(|line| line.contains("config-refused"));
+        told.is_some_and(|line| line.contains("netork") && line.contains("--check"))
+    });
     daemon.ok(&["network", "inspect", "blue"]);
     std::fs::write(&file, "[[network]]\nname = \"green\"\nsubnets = [\"10.30.0.0/24\"]\n").unwrap();
     kill_process(daemon.pid(), Signal::HUP).unwrap();

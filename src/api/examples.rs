@@ -160,10 +160,13 @@ fn event() -> EventInfo {
     EventInfo {
         seq: 7,
         time_ms: 1_795_500_000_000,
-        kind: EventKind::EndpointAttached,
+        kind: EventKind::FlowsRefused,
         network: Some(text("blue")),
         endpoint: Some(text("web")),
-        text: text("web is 10.20.0.2 on blue"),
+        text: text(
+            "new connections of web are refused (flow-share): it has used its share of flows",
+        ),
+        hint: Some(text("raise `limits.flows_per_endpoint` in the config file")),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::human::{or_dash, timestamp};
+use super::human::timestamp;
 use super::options::{Format, Global};
 use super::output::{Outcome, line};
 use crate::control::model::EventInfo;
@@ -32,9 +32,11 @@ pub(crate) fn run(global: &Global, args: &Events) -> Outcome {
 }
 
 fn sentence(event: &EventInfo) -> String {
-    let kind = serde_json::to_value(event.kind).ok();
-    let kind = or_dash(kind.as_ref().and_then(|value| value.as_str()));
-    format!("{}  {kind:<18} {}", timestamp(event.time_ms), event.text)
+    let line = format!("{}  {:<18} {}", timestamp(event.time_ms), event.kind.name(), event.text);
+    match &event.hint {
+        Some(hint) => format!("{line}; to do: {hint}"),
+        None => line,
+    }
 }
 
 #[cfg(test)]
@@ -51,10 +53,14 @@ mod tests {
             network: Some("blue".to_owned()),
             endpoint: Some("web".to_owned()),
             text: "web is 10.20.0.2 on blue".to_owned(),
+            hint: None,
         };
         assert_eq!(
             sentence(&event),
             "1970-01-01T00:00:00.000Z  endpoint-attached  web is 10.20.0.2 on blue"
         );
+        let (text, hint) = ("web is too slow".to_owned(), Some("give it more CPU".to_owned()));
+        let event = EventInfo { kind: EventKind::QueueFull, text, hint, ..event };
+        assert!(sentence(&event).ends_with("web is too slow; to do: give it more CPU"));
     }
 }

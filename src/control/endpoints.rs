@@ -4,12 +4,12 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::Control;
 use super::error::ControlError;
 use super::model::{EndpointInfo, EndpointState as Is, EventKind};
 use super::networks::in_words;
 use super::state::EndpointState;
 use super::store::record::{NetworkRecord, Record};
+use super::{Control, advice};
 use crate::base::ids::PortId;
 use crate::config::Delta;
 use crate::packet::DropReason;
@@ -106,6 +106,7 @@ impl Control {
             Notice::Shortage(port, reason) => self.shortage(port, reason),
             Notice::Denied(denied) => self.flow_denied(&denied),
             Notice::HostChanged(port, conflicts) => self.host_changed(port, conflicts),
+            Notice::Busy => self.look(),
             Notice::Failed(text) => self.event(EventKind::WorkerFailed, None, None, text),
         }
     }
@@ -113,12 +114,12 @@ impl Control {
     /// Somebody gets no new connections.
     fn shortage(&mut self, port: PortId, reason: DropReason) {
         let name = self.port_name(port);
-        let text = format!(
-            "new connections of {name} are refused ({reason}): {}; see `wharf flows --counts`",
-            reason.explain()
-        );
+        let text =
+            format!("new connections of {name} are refused ({reason}): {}", reason.explain());
+        let hint = advice::on_shortage(reason, &name);
         let endpoint = self.state.at_port(port).is_some().then_some(name);
-        self.event(EventKind::FlowsRefused, None, endpoint.as_deref(), text);
+        let about = (None, endpoint.as_deref());
+        self.event_with(EventKind::FlowsRefused, about, text, Some(hint));
     }
 
     /// What was plugged in is gone: a container's namespace, or an uplink's NIC.

@@ -9,6 +9,7 @@
 //! All of it is synchronous. The daemon keeps one [`Control`] behind a mutex for the REST server, the
 //! attach thread and the thread that reads the workers' notices.
 
+mod advice;
 mod attaching;
 pub mod capture;
 pub mod cluster;
@@ -47,6 +48,7 @@ pub mod store;
 mod subnets;
 mod tuning;
 mod uplinks;
+mod watching;
 pub mod workers;
 
 use std::net::IpAddr;
@@ -116,6 +118,7 @@ pub struct Control {
     joined: Option<joining::Joined>,
     services: Services,
     policies: Policies,
+    watched: watching::Watched,
 }
 
 impl Control {
@@ -137,6 +140,7 @@ impl Control {
             joined: None,
             services: Services::default(),
             policies: Policies::default(),
+            watched: watching::Watched::default(),
         };
         control.tune();
         control.restore()?;
@@ -230,9 +234,22 @@ impl Control {
         endpoint: Option<&str>,
         text: String,
     ) {
-        tracing::info!(?kind, network, endpoint, "{text}");
-        let now = self.now();
-        self.events.record(now, kind, network, endpoint, text);
+        let hint = advice::on(kind).map(str::to_owned);
+        self.event_with(kind, (network, endpoint), text, hint);
+    }
+
+    /// Something happened to a network (or uplink), an endpoint, both or neither, and this is to be done.
+    fn event_with(
+        &mut self,
+        kind: EventKind,
+        (network, endpoint): (Option<&str>, Option<&str>),
+        text: String,
+        hint: Option<String>,
+    ) {
+        tracing::info!(?kind, network, endpoint, hint, "{text}");
+        let (network, endpoint) = (network.map(str::to_owned), endpoint.map(str::to_owned));
+        let time_ms = self.now();
+        self.events.record(EventInfo { seq: 0, time_ms, kind, network, endpoint, text, hint });
     }
 
     fn write(&mut self, changes: &[Change]) -> Result<(), ControlError> {

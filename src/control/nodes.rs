@@ -177,6 +177,11 @@ impl Control {
         Ok(self.nodes.peers.values().filter_map(view).collect())
     }
 
+    /// Whether there is no other node.
+    pub(super) fn has_no_peers(&self) -> bool {
+        self.nodes.peers.is_empty()
+    }
+
     /// What the config file says of nodes is so afterwards. What somebody else said of them stays.
     pub(super) fn apply_nodes(&mut self, config: &Config) -> Result<(), ControlError> {
         if let Some(node) = &config.node {

@@ -167,14 +167,7 @@ impl Control {
 
     /// Counters of ports, summed over workers, and of workers.
     pub fn stats(&self) -> Result<StatsInfo, ControlError> {
-        let mut sums: BTreeMap<PortId, PortStats> = BTreeMap::new();
-        for answer in self.ask(Query::Ports)? {
-            let Answer::Ports(ports) = answer else { continue };
-            for stats in ports {
-                let Some(port) = stats.port else { continue };
-                add(sums.entry(port).or_default(), stats);
-            }
-        }
+        let sums = self.port_sums()?;
         let view = |(port, mut stats): (PortId, PortStats)| {
             let full = self.ring_drops(port);
             stats.drops.extend(full.map(|n| (DropReason::RingFull.name().to_owned(), n)));
@@ -184,8 +177,21 @@ impl Control {
         Ok(StatsInfo { ports, workers: self.worker_stats()? })
     }
 
+    /// Counters of ports, summed over workers.
+    pub(super) fn port_sums(&self) -> Result<BTreeMap<PortId, PortStats>, ControlError> {
+        let mut sums: BTreeMap<PortId, PortStats> = BTreeMap::new();
+        for answer in self.ask(Query::Ports)? {
+            let Answer::Ports(ports) = answer else { continue };
+            for stats in ports {
+                let Some(port) = stats.port else { continue };
+                add(sums.entry(port).or_default(), stats);
+            }
+        }
+        Ok(sums)
+    }
+
     /// What the kernel dropped before we could read it, if anything.
-    fn ring_drops(&self, port: PortId) -> Option<u64> {
+    pub(super) fn ring_drops(&self, port: PortId) -> Option<u64> {
         let record = &self.state.at_port(port)?.record;
         self.outside.host.ring_drops(record.pid?, &record.ifname).filter(|n| *n > 0)
     }

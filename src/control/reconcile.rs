@@ -49,9 +49,27 @@ impl Control {
             let _ = self.outside.keeper.forget(&key);
         }
         self.apply_config()?;
-        let text = format!("wharf {} started", env!("CARGO_PKG_VERSION"));
+        self.watch_from_here();
+        let text = self.started();
         self.event(EventKind::DaemonStarted, None, None, text);
         Ok(())
+    }
+
+    /// In words, with what became of the containers that an earlier daemon had.
+    fn started(&self) -> String {
+        let count = |wanted| {
+            let counted = self.events.counts().find(|(kind, _)| *kind == wanted);
+            counted.map_or(0, |(_, count)| count)
+        };
+        let (back, lost) = (count(EventKind::EndpointRestored), count(EventKind::EndpointLost));
+        let version = env!("CARGO_PKG_VERSION");
+        match (back, lost) {
+            (0, 0) => format!("wharf {version} started"),
+            (_, 0) => format!("wharf {version} started again; {back} endpoints are back"),
+            _ => {
+                format!("wharf {version} started again; {back} endpoints are back, {lost} are lost")
+            }
+        }
     }
 
     /// An uplink whose NIC cannot be opened now stays, with the reason: the daemon starts regardless.
@@ -211,7 +229,9 @@ impl Control {
     fn lose(&mut self, record: &EndpointRecord, why: &str) {
         let network = self.state.network_name(record.network).to_owned();
         let text = format!("{} did not survive the restart: {why}", record.name);
-        self.event(EventKind::EndpointLost, Some(&network), Some(&record.name), text);
+        let hint = "start the container anew, or attach its namespace again (`wharf attach`)";
+        let about = (Some(&*network), Some(&*record.name));
+        self.event_with(EventKind::EndpointLost, about, text, Some(hint.to_owned()));
     }
 
     /// Takes in a changed config file. Uplinks that did not work are tried again, too.
@@ -228,6 +248,17 @@ impl Control {
         }
         self.retry_listeners();
         self.apply_config()
+    }
+
+    /// The config file was read anew, or could not be used and changed nothing.
+    pub fn config_read(&mut self, file: &std::path::Path, read: Result<(), String>) {
+        let (kind, text) = match read {
+            Ok(()) => (EventKind::ConfigRead, format!("{} was read anew", file.display())),
+            Err(error) => {
+                (EventKind::ConfigRefused, format!("the configuration stays as it was: {error}"))
+            }
+        };
+        self.event(kind, None, None, text);
     }
 
     /// What the config file wants, and the default network, exists afterwards.

@@ -175,10 +175,7 @@ impl Control {
         let new = share.newcomers();
         let name = uplink.record.spec.name.clone();
         for intruder in new {
-            let text = format!(
-                "{intruder} uses a port of uplink {name}, which gets its packets; let it use another \
-                 one, or give the uplink other ports with --ports"
-            );
+            let text = format!("{intruder} uses a port of uplink {name}, which gets its packets");
             self.event(EventKind::UplinkConflict, Some(&name), None, text);
         }
     }

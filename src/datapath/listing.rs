@@ -171,6 +171,11 @@ impl Datapath {
             .collect()
     }
 
+    /// How many frames were processed.
+    pub fn frames_processed(&self) -> u64 {
+        self.totals.frames
+    }
+
     /// The worker's own counters; the worker adds what it alone knows.
     pub fn worker_stats(&self) -> WorkerStats {
         WorkerStats {

@@ -142,6 +142,8 @@ pub enum Notice {
     /// Something about the host may have changed that an uplink which shares its address rests on; it is
     /// time to look for conflicts, too, if so.
     HostChanged(PortId, bool),
+    /// Much has passed since this was said last: it is time to look at what nobody reports.
+    Busy,
     /// A worker stopped on an error.
     Failed(String),
 }

@@ -4,6 +4,7 @@
 //! descriptors. It collects what is ready, applies commands, reads the clock once, processes one
 //! batch of each ready port in turn, and writes what leaves.
 
+mod busy;
 pub mod capture;
 pub mod clock;
 pub mod command;

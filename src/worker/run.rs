@@ -6,6 +6,7 @@
 
 use crossbeam_channel::{Receiver, Sender};
 
+use super::busy::Busy;
 use super::capture::Captures;
 use super::down::DownPorts;
 use super::ports::{Device, Drained, PortIo, Written};
@@ -56,6 +57,7 @@ pub(super) struct Loop {
     captures: Captures,
     tunnels: Tunnels,
     wakeups: u64,
+    busy: Busy,
     /// When timers are looked at next.
     timers_at: Time,
     stop: bool,
@@ -87,6 +89,7 @@ impl Loop {
             captures: Captures::new(),
             tunnels: Tunnels::default(),
             wakeups: 0,
+            busy: Busy::default(),
             timers_at: Time::ZERO,
             stop: false,
         }
@@ -319,6 +322,9 @@ impl Loop {
             return;
         }
         self.timers_at = now + TIMER_GRANULARITY;
+        if self.busy.is_due(now, self.datapath.frames_processed()) {
+            let _ = self.notices.send(Notice::Busy);
+        }
         for id in self.down.due(now) {
             match port_of(&mut self.ports, id) {
                 Some(port) if port.is_gone() => self.dead(id),

@@ -243,12 +243,8 @@ impl ConfigSource {
     /// nothing.
     fn reload(&self, control: &mut Control) {
         let read = self.read().map_err(|error| error.to_string());
-        match read.and_then(|config| control.reload(config).map_err(|error| error.to_string())) {
-            Ok(()) => {
-                tracing::info!(file = %self.file.display(), "the configuration was read anew");
-            }
-            Err(error) => tracing::error!("the configuration stays as it was: {error}"),
-        }
+        let read = read.and_then(|new| control.reload(new).map_err(|error| error.to_string()));
+        control.config_read(&self.file, read);
     }
 }
 

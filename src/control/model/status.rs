@@ -34,11 +34,13 @@ pub struct StatusInfo {
 }
 
 /// What happened.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[allow(missing_docs, reason = "the names say it")]
 pub enum EventKind {
     DaemonStarted,
+    ConfigRead,
+    ConfigRefused,
     NetworkCreated,
     NetworkUpdated,
     NetworkRemoved,
@@ -56,6 +58,10 @@ pub enum EventKind {
     PortLost,
     WorkerFailed,
     FlowsRefused,
+    QueueFull,
+    MacConflict,
+    PeerUp,
+    PeerDown,
     NodeJoined,
     NodeLost,
     NodeRemoved,
@@ -85,6 +91,17 @@ pub struct EventInfo {
     pub endpoint: Option<String>,
     /// For people.
     pub text: String,
+    /// What to do, if anything can be done.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub hint: Option<String>,
+}
+
+impl EventKind {
+    /// The word for it, as JSON has it.
+    pub fn name(self) -> String {
+        let value = serde_json::to_value(self).ok();
+        value.as_ref().and_then(|value| value.as_str()).unwrap_or_default().to_owned()
+    }
 }
 
 /// What kind of error it is: stable, for programs.

@@ -11,6 +11,7 @@ mod restart;
 mod services;
 mod share;
 mod uplinks;
+mod watching;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -61,6 +62,8 @@ struct World {
     listening: BTreeMap<ListenerId, Published>,
     opened: Vec<(String, Mac)>,
     shared: SharedHost,
+    /// What the ring of a container's interface could not take, by its process.
+    rings: BTreeMap<u32, u64>,
     /// Why the host refuses everything that needs a right.
     denied: Option<&'static str>,
 }
@@ -216,8 +219,8 @@ impl Host for Fake {
         Ok(vec!["lo".to_owned(), "eth0".to_owned()])
     }
 
-    fn ring_drops(&self, _pid: u32, _ifname: &str) -> Option<u64> {
-        None
+    fn ring_drops(&self, pid: u32, _ifname: &str) -> Option<u64> {
+        self.world().rings.get(&pid).copied()
     }
 }
 
