@@ -2,8 +2,7 @@
 //!
 //! `cargo bench --bench nat_scale` prints one line for each bar, with what was measured and whether it
 //! holds; `--test` runs it with a hundredth of the flows to see that it works. What is measured is
-//! processor time of this thread. Frames are made outside the clock. `WHARF_SOAK=1` runs the whole soak
-//! instead (`tests/common/soak.rs`: 13 million flows in an hour of virtual time), which takes minutes.
+//! processor time of this thread. Frames are made outside the clock.
 
 #![allow(clippy::pedantic, reason = "a bench reads as a list of cases")]
 #![allow(missing_docs, reason = "a bench is its own user")]
@@ -11,12 +10,6 @@
 #[path = "pipeline/cpu_time.rs"]
 #[allow(dead_code, reason = "only its clock is used")]
 mod cpu_time;
-#[allow(clippy::unwrap_used, reason = "what scenarios need is more than benches do")]
-#[path = "../tests/common/packets.rs"]
-mod packets;
-#[allow(clippy::unwrap_used, reason = "what scenarios need is more than benches do")]
-#[path = "../tests/common/soak.rs"]
-mod soak;
 #[allow(clippy::unwrap_used, reason = "what scenarios need is more than benches do")]
 #[path = "../tests/common/world.rs"]
 mod world;
@@ -226,13 +219,6 @@ fn idle_and_expire(scale: &mut Scale, made: f64) {
 }
 
 fn main() {
-    if std::env::var_os("WHARF_SOAK").is_some() {
-        let begun = now();
-        let report = soak::soak(soak::WHOLE);
-        println!("{report:?}");
-        println!("the soak took {:.0} s of processor time", since(begun).as_secs_f64());
-        return;
-    }
     let test = std::env::args().any(|argument| argument == "--test");
     for family in FAMILIES {
         measure(family, if test { 10_000 } else { 1_000_000 });

@@ -11,10 +11,29 @@ mod host;
 mod net;
 #[path = "sim/node.rs"]
 mod node;
+#[allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "only the soak uses it; a test fails by panicking"
+)]
+#[path = "common/packets.rs"]
+mod packets;
 #[path = "sim/programs.rs"]
 mod programs;
 #[path = "sim/rng.rs"]
 mod rng;
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#[path = "common/soak.rs"]
+mod soak;
+#[path = "sim/soak.rs"]
+mod soaking;
+#[allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "only the soak uses it; a test fails by panicking"
+)]
+#[path = "common/world.rs"]
+mod world;
 
 use std::net::IpAddr;
 

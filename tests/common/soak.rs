@@ -1,8 +1,7 @@
 //! An hour of mixed traffic through one data path, under virtual time: every kind of flow that begins,
 //! goes wrong or ends, with bursts that fill the table. In the end nothing may be left, and every frame
 //! must have left or been dropped by name.
-#![allow(dead_code, reason = "no target uses all of it")]
-
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use wharf::base::hash::Seed;
@@ -256,7 +255,34 @@ impl Soak {
         self.report.evicted = stats.evicted_unanswered + stats.evicted_idle;
         let Report { frames_in, frames_out, errors, dropped, .. } = self.report;
         assert_eq!(frames_in, frames_out - errors + dropped, "every frame: {:?}", self.report);
+        self.every_port_is_there();
         self.report
+    }
+
+    /// Of the ports that were used most, each can be had again, in either protocol and family.
+    fn every_port_is_there(&mut self) {
+        let all = 10_000..=10_049;
+        let ports = all.clone();
+        self.world.change_uplink(|uplink| uplink.nat_ports = ports);
+        for family in FAMILIES {
+            let (host, to) = (self.hosts[0], destination(family, 0));
+            let question = udp(&host, host.router, 1, to, b"x");
+            self.world.pass_resolving(host.port, &question, &self.remote);
+            self.world.dp.flush_flows(self.world.now, &Default::default());
+            self.pass_time(Span::from_secs(3_600));
+            for proto in ["udp", "tcp"] {
+                let given = all.clone().map(|n| {
+                    let sport = 20_000 + n;
+                    let frame = match proto {
+                        "udp" => udp(&host, host.router, sport, to, b"x"),
+                        _ => tcp(&host, host.router, sport, to, "S", (1, 0), b""),
+                    };
+                    self.world.pass(host.port, &frame).src().1
+                });
+                let given: BTreeSet<u16> = given.collect();
+                assert_eq!(given, all.clone().collect(), "{proto}, {family:?}");
+            }
+        }
     }
 }
 

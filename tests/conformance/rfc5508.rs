@@ -178,8 +178,8 @@ pub(crate) fn req_4_an_error_from_outside_about_nothing_is_dropped() {
         let mut quote = stray[14..].to_vec();
         let (own, src) = (nat.own(), if nat.family == Family::V4 { 12 } else { 8 });
         match own {
-            std::net::IpAddr::V4(own) => quote[src..src + 4].copy_from_slice(&own.octets()),
-            std::net::IpAddr::V6(own) => quote[src..src + 16].copy_from_slice(&own.octets()),
+            IpAddr::V4(own) => quote[src..src + 4].copy_from_slice(&own.octets()),
+            IpAddr::V6(own) => quote[src..src + 16].copy_from_slice(&own.octets()),
         }
         if nat.family == Family::V4 {
             quote[10..12].fill(0);
@@ -232,8 +232,8 @@ pub(crate) fn req_5_an_error_from_inside_leaves_under_our_address() {
         let quoted = &told.bytes[at..];
         let dst = if nat.family == Family::V4 { 16..20 } else { 24..40 };
         let own: Vec<u8> = match nat.own() {
-            std::net::IpAddr::V4(own) => own.octets().into(),
-            std::net::IpAddr::V6(own) => own.octets().into(),
+            IpAddr::V4(own) => own.octets().into(),
+            IpAddr::V6(own) => own.octets().into(),
         };
         assert_eq!(quoted[dst], own, "it quotes what the remote host sent");
         assert_eq!(quoted[nat.ip_len() + 2..nat.ip_len() + 4], seen.1.to_be_bytes());

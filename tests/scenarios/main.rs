@@ -25,10 +25,6 @@ mod router;
 mod scale;
 mod services;
 mod share;
-#[path = "../common/soak.rs"]
-mod soak;
-#[path = "soak.rs"]
-mod soaking;
 mod sockets;
 mod tcp;
 mod uplink;
