@@ -196,7 +196,7 @@ fn a_demo_that_is_killed_takes_its_world_with_it() {
         // The holder waits until it holds nothing and nobody comes for it. A connection that was cut in
         // the middle keeps its namespace, and so the TAP in it, until the kernel gives up sending the
         // rest: the demo's sockets say after how long.
-        eventually("the world is gone", Duration::from_secs(60), || {
+        eventually("the world is gone", Duration::from_mins(1), || {
             let now = Machine::now();
             let running = |m: &Machine| m.processes.iter().filter(|p| p.contains("wharf")).count();
             (&now.links, now.namespaces, running(&now))
