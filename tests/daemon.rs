@@ -5,7 +5,8 @@
 #[path = "common/daemon.rs"]
 mod harness;
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
@@ -175,6 +176,43 @@ fn events_are_followed_as_they_happen() {
     follower.wait().unwrap();
     drop(receiver);
     reader.join().unwrap();
+}
+
+#[test]
+fn metrics_are_answered_on_the_socket_and_where_the_file_says() {
+    let daemon = Daemon::not_started();
+    // A port that was free a moment ago; should somebody have taken it since, the daemon says so.
+    let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let addr = loop {
+        let addr = free();
+        std::fs::write(daemon.path("wharf.toml"), format!("metrics = \"{addr}\"\n")).unwrap();
+        let started = daemon.try_start();
+        if started.status.success() {
+            break addr;
+        }
+        assert!(stderr(&started).contains("cannot answer for metrics at"), "{}", stderr(&started));
+    };
+    let (status, body) = daemon.request("GET", "/metrics", "");
+    assert_eq!(status, 200);
+    let by_tcp = |target: &str| {
+        let mut stream = TcpStream::connect(addr).unwrap();
+        write!(stream, "GET {target} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let answer = by_tcp("/metrics");
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4"));
+    for text in [&body, &answer] {
+        assert!(text.contains("\nwharf_networks 1\n"), "{text}");
+        assert!(text.contains("\nwharf_events_total{kind=\"daemon-started\"} 1\n"), "{text}");
+    }
+    // Nothing else is to be had there.
+    assert!(by_tcp("/v1/status").starts_with("HTTP/1.1 404"));
+    let taken = Daemon::not_started();
+    std::fs::write(taken.path("wharf.toml"), format!("metrics = \"{addr}\"\n")).unwrap();
+    let refused = taken.try_start();
+    assert!(stderr(&refused).contains("\nhint: "), "{}", stderr(&refused));
 }
 
 #[test]

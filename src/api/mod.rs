@@ -7,6 +7,7 @@ pub mod client;
 mod examples;
 pub(crate) mod http;
 mod listener;
+pub mod metrics;
 mod openapi;
 pub mod paths;
 mod routes;

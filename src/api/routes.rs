@@ -84,6 +84,7 @@ pub(super) fn all() -> Vec<Route> {
         route("GET", "/v1/fdb", "List MAC addresses", None, Some("FdbView[]"), get(fdb)),
         route("GET", "/v1/neighbours", "List neighbours", None, Some("NeighbourView[]"), get(neighbours)),
         route("GET", "/v1/routes", "List routes", None, Some("RouteInfo[]"), get(routes)),
+        route("GET", "/metrics", "All counters, as text for Prometheus", None, None, get(metrics)),
         route("GET", "/v1/stats", "Counters of ports and workers", None, Some("StatsInfo"), get(stats)),
         route("GET", "/v1/policies", "List policies", None, Some("PolicyInfo[]"), get(policies)),
         route("POST", "/v1/policies", "Apply a file of policies", Some("PolicyFile"), Some("PolicyApplied"), post(apply_policies)),
@@ -327,6 +328,10 @@ async fn routes(State(service): State<Service>) -> Answer {
 
 async fn stats(State(service): State<Service>) -> Answer {
     ask(service, |control| control.stats()).await
+}
+
+async fn metrics(State(service): State<Service>) -> Answer {
+    service.metrics().await
 }
 
 async fn capture(State(service): State<Service>, Body(spec): Body<CaptureSpec>) -> Answer {

@@ -79,6 +79,8 @@ pub struct Hooks {
     pub ready: Box<dyn FnOnce()>,
     /// SIGHUP: the configuration is to be read anew.
     pub reload: Arc<dyn Fn(&mut Control) + Send + Sync>,
+    /// Metrics are answered here, too.
+    pub metrics: Option<std::net::TcpListener>,
 }
 
 impl fmt::Debug for Hooks {
@@ -119,6 +121,9 @@ async fn run(
     let server = axum::serve(Guarded::new(listener, access)?, app)
         .with_graceful_shutdown(wait_for_stop(service.stopping()));
     let server = tokio::spawn(server.into_future());
+    if let Some(listener) = hooks.metrics {
+        tokio::spawn(super::metrics::serve(listener, service.clone()));
+    }
     (hooks.ready)();
     let request = loop {
         tokio::select! {
@@ -218,6 +223,13 @@ impl Service {
     pub(super) async fn flow_events(&self, query: FlowQuery) -> Result<Response, Problem> {
         let body = super::stream::flow_events(self, query).await?;
         Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::new(body)).into_response())
+    }
+
+    /// What is counted, for Prometheus.
+    pub(super) async fn metrics(&self) -> Result<Response, Problem> {
+        let text = super::metrics::text(self).await?;
+        Ok(([(header::CONTENT_TYPE, crate::observe::prometheus::CONTENT_TYPE)], text)
+            .into_response())
     }
 
     /// A stream of captured frames.

@@ -131,6 +131,8 @@ pub const API_BODY_MAX: usize = 4 * 1024 * 1024;
 pub const API_REPLY_MAX: usize = 128 * 1024 * 1024;
 /// Connections to the API at one time; further ones wait in the socket's backlog.
 pub const API_CONNECTIONS_MAX: usize = 256;
+/// Readers of metrics served by TCP at one time: a few scrapers, each of which is done in milliseconds.
+pub const METRICS_READERS_MAX: usize = 16;
 /// Attachers served at one time; further ones wait in the socket's backlog.
 pub const ATTACHERS_MAX: usize = 32;
 /// Events queued for one follower of the API before it misses some.

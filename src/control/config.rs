@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
@@ -37,6 +37,9 @@ pub struct Config {
     /// Whether TCP connections that began before the daemon are followed from their middle on (true, if
     /// this is not given), so that they survive its restart.
     pub pick_up: Option<bool>,
+    /// Where metrics are answered besides the API's socket, without asking who it is; nowhere if this is
+    /// not given.
+    pub metrics: Option<SocketAddr>,
     /// The cluster this node is part of.
     pub cluster: Option<ClusterConfig>,
     /// Address pools; Docker's by default.

@@ -24,6 +24,7 @@ pub mod ipam;
 mod joining;
 pub mod keeper;
 mod listeners;
+pub mod metrics;
 pub mod model;
 mod names;
 pub mod netstate;

@@ -196,7 +196,7 @@ impl Control {
         self.outside.host.ring_drops(record.pid?, &record.ifname).filter(|n| *n > 0)
     }
 
-    fn worker_stats(&self) -> Result<Vec<WorkerStats>, ControlError> {
+    pub(super) fn worker_stats(&self) -> Result<Vec<WorkerStats>, ControlError> {
         let answers = self.ask(Query::Worker)?.into_iter();
         Ok(answers
             .filter_map(|answer| match answer {
@@ -251,7 +251,7 @@ impl Control {
             .unwrap_or_else(|| port.to_string())
     }
 
-    fn port_network(&self, port: PortId) -> String {
+    pub(super) fn port_network(&self, port: PortId) -> String {
         if let Some(endpoint) = self.state.at_port(port) {
             return self.state.network_name(endpoint.record.network).to_owned();
         }
@@ -298,7 +298,7 @@ fn check_trace(proto: &str, port: Option<u16>) -> Result<(), ControlError> {
     }
 }
 
-fn add(sum: &mut PortStats, stats: PortStats) {
+pub(super) fn add(sum: &mut PortStats, stats: PortStats) {
     sum.port = stats.port;
     sum.rx_frames += stats.rx_frames;
     sum.rx_bytes += stats.rx_bytes;

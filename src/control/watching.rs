@@ -48,6 +48,13 @@ struct SeenPeer {
     up: Option<bool>,
 }
 
+impl Watched {
+    /// What the kernel had dropped at a port's ring when it was last looked at.
+    pub(super) fn ring_drops(&self, port: PortId) -> u64 {
+        self.ports.get(&port).map_or(0, |seen| seen.ring)
+    }
+}
+
 impl Control {
     /// What the kernel dropped before this daemon was there is no news.
     pub(super) fn watch_from_here(&mut self) {

@@ -25,6 +25,7 @@ pub mod netdev;
 pub mod netfilter;
 pub mod netlink;
 pub mod netns;
+pub mod own_process;
 pub mod packet;
 pub mod pcap_filter;
 pub mod poller;

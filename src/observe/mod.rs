@@ -2,3 +2,4 @@
 
 pub mod capture;
 pub mod pcapng;
+pub mod prometheus;

@@ -18,6 +18,7 @@ mod resolvers;
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -32,6 +33,7 @@ use self::log::LogFormat;
 use super::human::unix_millis;
 use super::options::Global;
 use super::output::{Failure, Outcome, line};
+use crate::api::metrics;
 use crate::api::paths::RuntimeDir;
 use crate::api::server::{self, Handle, Hooks};
 use crate::api::types::StopRequest;
@@ -275,6 +277,7 @@ fn serve(global: &Global, args: &Daemon) -> Outcome {
     if let Err(error) = process::raise_open_files() {
         tracing::warn!(%error, "cannot raise the limit of open files");
     }
+    let metrics = config.metrics.map(listen_for_metrics).transpose()?;
     let control = start_control(config, paths, &dir)?;
     cluster::join(&control)?;
 
@@ -286,6 +289,7 @@ fn serve(global: &Global, args: &Daemon) -> Outcome {
     let hooks = Hooks {
         ready: Box::new(move || ready(&place, ready_fd)),
         reload: Arc::new(move |control| source.reload(control)),
+        metrics,
     };
     let handle = Handle::new();
     if args.until_idle {
@@ -294,6 +298,13 @@ fn serve(global: &Global, args: &Daemon) -> Outcome {
     let stopped = server::serve(listener, access, Arc::clone(&control), handle, hooks)?;
     end(&dir, stopped, &control);
     Ok(0)
+}
+
+fn listen_for_metrics(addr: SocketAddr) -> Result<TcpListener, Failure> {
+    metrics::bind(addr).map_err(|error| {
+        let what = format!("cannot answer for metrics at {addr}: {error}");
+        Failure::new(what).hint("give another address at `metrics` in the config file")
+    })
 }
 
 /// Control with the real outside: the store on disk, workers, the host, the holder.
