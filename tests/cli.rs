@@ -230,3 +230,37 @@ fn a_wrong_configuration_is_named_with_its_line() {
         assert!(text.contains("`worker`"), "{text}");
     }
 }
+
+#[test]
+fn the_package_holds_a_program_that_runs_and_all_that_belongs_to_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let packed = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/package"))
+        .args(["--binary", env!("CARGO_BIN_EXE_wharf")])
+        .arg(dir.path())
+        .env("PACKAGE_COMPRESSION", "none")
+        .output()
+        .unwrap();
+    assert!(packed.status.success(), "{}", stderr(&packed));
+    let (package, tree) = (stdout(&packed), dir.path().join("tree"));
+    let unpack = Command::new("dpkg-deb").arg("-R").arg(package.trim()).arg(&tree).output();
+    assert!(unpack.unwrap().status.success());
+
+    let version = Command::new(tree.join("usr/bin/wharf")).arg("--version").output().unwrap();
+    assert_eq!(stdout(&version), concat!("wharf ", env!("CARGO_PKG_VERSION"), "\n"));
+    let unit = std::fs::read_to_string(tree.join("lib/systemd/system/wharf.service")).unwrap();
+    assert!(unit.contains("ExecStart=/usr/bin/wharf daemon"), "{unit}");
+    for file in [
+        "usr/lib/sysusers.d/wharf.conf",
+        "usr/share/bash-completion/completions/wharf",
+        "usr/share/man/man1/wharf-daemon.1.gz",
+        "usr/share/doc/wharf/copyright",
+        "usr/share/doc/wharf/monitoring/alerts.yml",
+    ] {
+        let size = std::fs::metadata(tree.join(file)).map(|meta| meta.len());
+        assert!(size.is_ok_and(|size| size > 20), "{file}");
+    }
+    for script in ["postinst", "prerm", "postrm"] {
+        let read = Command::new("sh").arg("-n").arg(tree.join("DEBIAN").join(script)).status();
+        assert!(read.unwrap().success(), "{script}");
+    }
+}

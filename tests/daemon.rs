@@ -207,6 +207,8 @@ fn metrics_are_answered_on_the_socket_and_where_the_file_says() {
         assert!(text.contains("\nwharf_networks 1\n"), "{text}");
         assert!(text.contains("\nwharf_events_total{kind=\"daemon-started\"} 1\n"), "{text}");
     }
+    let rates = daemon.json(&["stats", "--watch=1", "--times", "1", "--workers", "--json"]);
+    assert!(rates["time_ms"].is_u64() && rates["workers"][0]["wakeups"].is_u64(), "{rates}");
     // Nothing else is to be had there.
     assert!(by_tcp("/v1/status").starts_with("HTTP/1.1 404"));
     let taken = Daemon::not_started();

@@ -79,6 +79,19 @@ fn nothing_is_marked_unfinished() {
     check(rules::finished, &["src", "tests", "benches", "fuzz", "scripts", ".ci"], "");
 }
 
+#[test]
+fn the_threat_model_names_tests_that_exist() {
+    let model = include_str!("../docs/threat-model.md");
+    let quoted = model.split('`').skip(1).step_by(2);
+    let named: Vec<&str> = quoted.filter(|word| word.matches('_').count() > 2).collect();
+    assert!(named.len() > 30, "{named:?}");
+    let sources = [files("src"), files("tests")].concat();
+    let exists =
+        |name: &&str| sources.iter().any(|(_, text)| text.contains(&format!("fn {name}(")));
+    let missing: Vec<&str> = named.into_iter().filter(|name| !exists(name)).collect();
+    assert!(missing.is_empty(), "no test is called so: {missing:?}");
+}
+
 mod each_rule_can_fail {
     use super::*;
 

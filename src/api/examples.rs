@@ -22,7 +22,7 @@ use crate::control::model::{
 use crate::control::policy;
 use crate::datapath::inspect::{
     FlowCount, FlowEnd, FlowHappening, FlowInfo, PortStats, RouteInfo, TraceReport, TraceStep,
-    WorkerStats,
+    TunnelStats, WorkerStats,
 };
 use crate::observe::capture::{Form, FrameView};
 use crate::stage::flow::{Binding, Filtering};
@@ -385,6 +385,7 @@ fn stats() -> StatsInfo {
             evicted_unanswered: 0,
             evicted_idle: 0,
             batch_sizes: vec![18, 2],
+            tunnel: TunnelStats { receives: 3, received: 90, merged: 80, trains: 4, sent: 120 },
             sockets: vec![("tcp-open".to_owned(), 1), ("tcp-opened".to_owned(), 7)],
         }],
     }

@@ -107,7 +107,34 @@ fn flows(text: &mut Exposition, metrics: &Metrics) {
 
 fn workers(text: &mut Exposition, workers: &[WorkerStats]) {
     type Count = fn(&WorkerStats) -> u64;
-    let families: [(_, _, _, Count); 7] = [
+    let families: [(_, _, _, Count); 12] = [
+        (
+            "wharf_tunnel_receives_total",
+            Kind::Counter,
+            "Trains and single datagrams received.",
+            |w| w.tunnel.receives,
+        ),
+        (
+            "wharf_tunnel_received_datagrams_total",
+            Kind::Counter,
+            "Datagrams received from other nodes.",
+            |w| w.tunnel.received,
+        ),
+        (
+            "wharf_tunnel_merged_datagrams_total",
+            Kind::Counter,
+            "Datagrams joined to the one before as a segment of a super-frame.",
+            |w| w.tunnel.merged,
+        ),
+        ("wharf_tunnel_trains_total", Kind::Counter, "Trains and single datagrams sent.", |w| {
+            w.tunnel.trains
+        }),
+        (
+            "wharf_tunnel_sent_datagrams_total",
+            Kind::Counter,
+            "Datagrams sent to other nodes.",
+            |w| w.tunnel.sent,
+        ),
         ("wharf_worker_wakeups_total", Kind::Counter, "Times a worker was woken.", |w| w.wakeups),
         ("wharf_worker_batches_total", Kind::Counter, "Batches of frames processed.", |w| {
             w.batches

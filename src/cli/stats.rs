@@ -1,5 +1,7 @@
 //! `wharf stats`: counters of ports, of workers, or of the socket uplink.
 
+mod watch;
+
 use clap::Args;
 
 use super::human::{bytes, count, list};
@@ -17,12 +19,22 @@ pub(crate) struct Stats {
     /// What the socket uplink has open and what happened to it, instead of the ports
     #[arg(long, conflicts_with = "workers")]
     sockets: bool,
+    /// What happens from now on, a second, shown anew every so many seconds
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true,
+          default_missing_value = "2", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    watch: Option<u64>,
+    /// With --watch: show it so many times
+    #[arg(long, value_name = "COUNT", requires = "watch")]
+    times: Option<u64>,
     #[command(flatten)]
     format: Format,
 }
 
 /// Runs `wharf stats`.
 pub(crate) fn run(global: &Global, args: &Stats) -> Outcome {
+    if let Some(every) = args.watch {
+        return watch::run(global, args, every);
+    }
     let stats = global.client().stats()?;
     if args.sockets {
         let sums = summed(&stats.workers);
@@ -62,11 +74,35 @@ fn workers_table(workers: &[WorkerStats]) -> String {
             hit_rate(worker.hits, worker.misses),
             count(worker.flows),
             bytes(worker.flow_bytes),
+            average(worker.frames, worker.batches),
+            average(worker.tunnel.sent, worker.tunnel.trains),
+            average(worker.tunnel.received, worker.tunnel.receives),
+            count(worker.tunnel.merged),
         ]
     });
-    let headings =
-        [">WORKER", ">WAKEUPS", ">BATCHES", ">FRAMES", ">FLOW HITS", ">FLOWS", ">FLOW MEMORY"];
+    let headings = [
+        ">WORKER",
+        ">WAKEUPS",
+        ">BATCHES",
+        ">FRAMES",
+        ">FLOW HITS",
+        ">FLOWS",
+        ">FLOW MEMORY",
+        ">FRAMES/BATCH",
+        ">DATAGRAMS/TRAIN OUT",
+        ">IN",
+        ">MERGED",
+    ];
     table(headings, rows.collect())
+}
+
+/// So many in one, on average.
+#[allow(clippy::cast_precision_loss, reason = "for showing only")]
+fn average(parts: u64, wholes: u64) -> String {
+    match wholes {
+        0 => "-".to_owned(),
+        _ => format!("{:.1}", parts as f64 / wholes as f64),
+    }
 }
 
 /// The workers' counters of one name together, in the order in which they name them.
@@ -97,7 +133,7 @@ fn hit_rate(hits: u64, misses: u64) -> String {
 mod tests {
     use super::*;
     use crate::base::ids::PortId;
-    use crate::datapath::inspect::PortStats;
+    use crate::datapath::inspect::{PortStats, TunnelStats};
 
     #[test]
     fn drops_are_named_and_zeros_are_not() {
@@ -133,11 +169,13 @@ mod tests {
     #[test]
     fn a_worker_without_frames_has_no_hit_rate() {
         let idle = WorkerStats::default();
-        let busy = WorkerStats { worker: 1, frames: 8, hits: 7, misses: 1, ..idle.clone() };
+        let tunnel = TunnelStats { receives: 2, received: 6, merged: 4, trains: 1, sent: 20 };
+        let (frames, batches, hits, misses) = (8, 2, 7, 1);
+        let busy = WorkerStats { worker: 1, frames, batches, hits, misses, tunnel, ..idle.clone() };
         insta::assert_snapshot!(workers_table(&[idle, busy]), @r"
-        WORKER  WAKEUPS  BATCHES  FRAMES  FLOW HITS  FLOWS  FLOW MEMORY
-             0        0        0       0          -      0          0 B
-             1        0        0       8     87.5 %      0          0 B
+        WORKER  WAKEUPS  BATCHES  FRAMES  FLOW HITS  FLOWS  FLOW MEMORY  FRAMES/BATCH  DATAGRAMS/TRAIN OUT   IN  MERGED
+             0        0        0       0          -      0          0 B             -                    -    -       0
+             1        0        2       8     87.5 %      0          0 B           4.0                 20.0  3.0       4
         ");
     }
 }

@@ -222,8 +222,25 @@ pub struct WorkerStats {
     pub evicted_idle: u64,
     /// Frames per batch, summed by power of two: 1, 2–3, 4–7 …
     pub batch_sizes: Vec<u64>,
+    /// The tunnels to other nodes.
+    pub tunnel: TunnelStats,
     /// The socket uplink: its open flows by protocol, and what happened to it, by name.
     pub sockets: Vec<(String, u64)>,
+}
+
+/// What passed through the tunnels of a worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelStats {
+    /// Trains and single datagrams received.
+    pub receives: u64,
+    /// Datagrams in them.
+    pub received: u64,
+    /// Of these, joined to the one before as a segment of a super-frame.
+    pub merged: u64,
+    /// Trains and single datagrams sent.
+    pub trains: u64,
+    /// Datagrams in them.
+    pub sent: u64,
 }
 
 /// How much the data path remembers.

@@ -188,6 +188,7 @@ impl Datapath {
             evicted_unanswered: self.totals.evicted_unanswered,
             evicted_idle: self.totals.evicted_idle,
             batch_sizes: self.totals.batch_sizes.to_vec(),
+            tunnel: self.inbound.stats,
             sockets: self.socket_stats(),
             ..WorkerStats::default()
         }

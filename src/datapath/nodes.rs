@@ -6,7 +6,7 @@
 use hashbrown::HashMap;
 
 use super::decide::{self, Decision, NextHop, Notes, Route, Snat};
-use super::inspect::PeerInfo;
+use super::inspect::{PeerInfo, TunnelStats};
 use super::{Datapath, FrameRef, Output, pipeline::Slot, slow::Frame};
 use crate::base::ids::{PeerId, PortId};
 use crate::base::time::Time;
@@ -34,6 +34,8 @@ pub(super) struct Inbound {
     port: Option<PortId>,
     merger: Merger,
     heard: HashMap<PortId, Time>,
+    /// Both ways.
+    pub(super) stats: TunnelStats,
 }
 
 impl Inbound {
@@ -143,6 +145,9 @@ impl Datapath {
             refused.extend(wrapped.err().map(|reason| (link.port, reason)));
             false
         });
+        let trains = tunnels.trains();
+        self.inbound.stats.trains += trains.len() as u64;
+        self.inbound.stats.sent += trains.iter().map(|train| u64::from(train.count)).sum::<u64>();
         for (port, reason) in refused {
             self.drop_frame(port, reason);
         }
@@ -158,6 +163,7 @@ impl Datapath {
     /// Takes frames of a datagram into the batch. `false`: the batch has no room for the rest, or that is
     /// another peer's; then [`finish_inbound`](Self::finish_inbound) and `frames` come before it is given again.
     pub fn unwrap_datagrams(&mut self, arrived: &mut Arrived<'_>, batch: &mut FrameBatch) -> bool {
+        // A datagram is counted when it is taken: what is left is given again.
         while !arrived.bytes.is_empty() {
             let len = arrived.segment.clamp(1, arrived.bytes.len());
             let (datagram, rest) = arrived.bytes.split_at(len);
@@ -165,13 +171,18 @@ impl Datapath {
                 Ok((port, ..)) if self.inbound.port.is_some_and(|of| of != port) => return false,
                 Ok((port, mtu, frame)) => match self.inbound.merger.push(batch, frame, mtu) {
                     Ok(Merged::Full) => return false,
-                    Ok(Merged::Joined | Merged::Alone) => self.inbound.port = Some(port),
+                    Ok(merged) => {
+                        self.inbound.port = Some(port);
+                        self.inbound.stats.merged += u64::from(merged == Merged::Joined);
+                    }
                     Err(reason) => self.drop_frame(port, reason),
                 },
                 Err((port, reason)) => self.drop_frame(port, reason),
             }
             arrived.bytes = rest;
+            self.inbound.stats.received += 1;
         }
+        self.inbound.stats.receives += 1;
         true
     }
 

@@ -175,6 +175,9 @@ fn a_super_frame_crosses_as_segments_and_arrives_as_one() {
         let [sent] = &arrived[..] else { panic!("{} frames", arrived.len()) };
         assert_eq!((sent.offload.gso, sent.offload.gso_size), (offload.gso, 1300));
         assert!(sent.bytes.ends_with(&payload));
+        let (out, back) = (a.world.dp.worker_stats().tunnel, b.world.dp.worker_stats().tunnel);
+        assert_eq!((out.trains, out.sent), (wires.len() as u64, 16));
+        assert_eq!((back.receives, back.received, back.merged), (out.trains, 16, 15));
     });
 }
 
