@@ -7,8 +7,8 @@ use crate::base::time::{Span, Time};
 
 /// Not more often than this: a look costs a question to each worker, and one to the kernel for each container.
 const EVERY: Span = Span::from_secs(30);
-/// And not for fewer frames than these, which no ring is full of.
-const FRAMES: u64 = 256;
+/// And not for fewer frames than a container's ring holds.
+const FRAMES: u64 = 1_000;
 
 /// What had passed when it was asked for last.
 #[derive(Debug, Default)]
