@@ -102,6 +102,7 @@ fn service(id: u32, backends: u16) -> Arc<Service> {
         affinity: None,
         internal: Traffic::Cluster,
         external: Traffic::Cluster,
+        health: None,
     })
 }
 

@@ -12,12 +12,12 @@ use crate::base::ids::{NetworkId, PortId, PublicationId, ServiceId, UplinkId};
 use crate::control::model::{
     Affinity, BackendHost, BackendInfo, BackendSpec, CaptureSide, CaptureSpec, Deleted,
     EndpointInfo, EndpointState, EndpointUpdate, ErrorBody, ErrorCode, EventInfo, EventKind,
-    FdbView, FlowEventView, FlowView, NamespaceId, NeighbourView, NetworkInfo, NetworkSpec,
-    NetworkUpdate, NodeEndpoint, NodeInfo, NodeRemoved, NodeState, PacketSpec, Policy,
-    PolicyApplied, PolicyFile, PolicyInfo, PolicyTest, PolicyTestReport, PolicyVerdict, PortRange,
-    PortView, Proto, PublicationInfo, PublishRequest, PublishSpec, RuleView, ServiceInfo,
-    ServicePort, ServiceSpec, ServiceUpdate, StatsInfo, StatusInfo, SubnetInfo, TraceQuery,
-    UplinkInfo, UplinkKind, UplinkSpec,
+    FdbView, FlowEventView, FlowView, HealthCheck, HealthSpec, NamespaceId, NeighbourView,
+    NetworkInfo, NetworkSpec, NetworkUpdate, NodeEndpoint, NodeInfo, NodeRemoved, NodeState,
+    PacketSpec, Policy, PolicyApplied, PolicyFile, PolicyInfo, PolicyTest, PolicyTestReport,
+    PolicyVerdict, PortRange, PortView, Proto, PublicationInfo, PublishRequest, PublishSpec,
+    RuleView, ServiceInfo, ServicePort, ServiceSpec, ServiceUpdate, StatsInfo, StatusInfo,
+    SubnetInfo, TraceQuery, UplinkInfo, UplinkKind, UplinkSpec,
 };
 use crate::control::policy;
 use crate::datapath::inspect::{
@@ -331,6 +331,7 @@ fn service() -> ServiceInfo {
         affinity: Some(Affinity::DEFAULT),
         internal_policy: Policy::Cluster,
         external_policy: Policy::Local,
+        health: Some(HealthSpec::new(HealthCheck::Http(text("/healthz")))),
     };
     ServiceInfo {
         id: ServiceId(1),
@@ -341,6 +342,7 @@ fn service() -> ServiceInfo {
             port: Some(8081),
             weight: 9,
             ready: true,
+            unready: BTreeMap::from([(ip("fd00:20::2"), text("refused the connection"))]),
         }],
         warnings: vec![text("there is no container for the backend `db:8081`")],
         created_ms: 1_795_500_000_000,
@@ -356,6 +358,8 @@ fn service_update() -> ServiceUpdate {
         affinity: Some(0),
         internal_policy: Some(Policy::Cluster),
         external_policy: Some(Policy::Local),
+        health: spec.health,
+        no_health: false,
     }
 }
 

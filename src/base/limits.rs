@@ -66,6 +66,10 @@ pub const PUBLICATIONS_MAX: usize = 65_536;
 pub const SERVICES_MAX: usize = 16_384;
 /// Backends of one service: its table then has 131,072 places in 256 KiB, made anew in 2 ms.
 pub const SERVICE_BACKENDS_MAX: usize = 1_000;
+/// Attempts at backends that are asked whether they serve, at one time: at 5 KiB each, 1.3 MB.
+pub const HEALTH_ATTEMPTS_MAX: usize = 256;
+/// Bytes of the path that a backend is asked for: with its headers it fits one buffer.
+pub const HEALTH_PATH_MAX: usize = 512;
 /// Ports of one service.
 pub const SERVICE_PORTS_MAX: usize = 64;
 /// The heaviest backend's weight, so that a canary's hundredth is a weight of 1 beside 99.

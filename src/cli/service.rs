@@ -8,7 +8,8 @@ use super::human::{list, or_dash};
 use super::options::{Format, Global, Label};
 use super::output::{Failure, Outcome, json, line, listing, table};
 use crate::control::model::{
-    Affinity, BackendSpec, Policy, ServiceInfo, ServicePort, ServiceSpec, ServiceUpdate,
+    Affinity, BackendSpec, HealthCheck, HealthSpec, Policy, ServiceInfo, ServicePort, ServiceSpec,
+    ServiceUpdate,
 };
 
 /// What can be done with services.
@@ -78,6 +79,8 @@ struct Common {
     /// Who serves its node ports: `cluster` or `local` (backends on the node asked)
     #[arg(long, value_name = "POLICY", value_parser = policy)]
     external_policy: Option<Policy>,
+    #[command(flatten)]
+    health: HealthOptions,
 }
 
 /// `wharf service update`
@@ -90,6 +93,61 @@ pub(crate) struct Update {
     affinity: Option<u32>,
     #[command(flatten)]
     common: Common,
+}
+
+/// How backends are asked whether they serve.
+#[derive(Args, Debug)]
+struct HealthOptions {
+    /// Ask backends whether they serve: `tcp`, `http:/PATH`, or `none`
+    #[arg(long, value_name = "CHECK")]
+    health: Option<Asked>,
+    /// At this port, in place of the one they serve at
+    #[arg(long, value_name = "PORT", requires = "health")]
+    health_port: Option<u16>,
+    /// Seconds from one attempt to the next; 10 if not given
+    #[arg(long, value_name = "SECONDS", requires = "health")]
+    health_interval: Option<u32>,
+    /// Seconds that an attempt may take; 1 if not given
+    #[arg(long, value_name = "SECONDS", requires = "health")]
+    health_timeout: Option<u32>,
+    /// Successes in a row that make a backend ready; 1 if not given
+    #[arg(long, value_name = "N", requires = "health")]
+    health_up: Option<u16>,
+    /// Failures in a row after which it is not; 3 if not given
+    #[arg(long, value_name = "N", requires = "health")]
+    health_down: Option<u16>,
+}
+
+/// What `--health` says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Asked {
+    None,
+    Check(HealthCheck),
+}
+
+impl std::str::FromStr for Asked {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "none" {
+            return Ok(Self::None);
+        }
+        text.parse().map(Self::Check).map_err(|_| "use tcp, http:/PATH or none".to_owned())
+    }
+}
+
+impl HealthOptions {
+    fn spec(&self) -> Option<HealthSpec> {
+        let Some(Asked::Check(check)) = &self.health else { return None };
+        let usual = HealthSpec::new(check.clone());
+        Some(HealthSpec {
+            port: self.health_port,
+            interval: self.health_interval.unwrap_or(usual.interval),
+            timeout: self.health_timeout.unwrap_or(usual.timeout),
+            up: self.health_up.unwrap_or(usual.up),
+            down: self.health_down.unwrap_or(usual.down),
+            ..usual
+        })
+    }
 }
 
 /// What `--vip` says.
@@ -159,6 +217,7 @@ fn affinity_or_none(text: &str) -> Result<u32, String> {
 impl Create {
     fn spec(self) -> ServiceSpec {
         let common = self.common;
+        let health = common.health.spec();
         let auto = self.node_ports.contains(&NodePort::Auto);
         let chosen = |port: &NodePort| match port {
             NodePort::Auto => 0,
@@ -185,6 +244,7 @@ impl Create {
             affinity: self.affinity,
             internal_policy: common.internal_policy.unwrap_or_default(),
             external_policy: common.external_policy.unwrap_or_default(),
+            health,
         }
     }
 }
@@ -201,6 +261,8 @@ impl Update {
             affinity: self.affinity,
             internal_policy: common.internal_policy,
             external_policy: common.external_policy,
+            no_health: common.health.health == Some(Asked::None),
+            health: common.health.spec(),
         }
     }
 }
@@ -292,13 +354,16 @@ mod tests {
         let spec = created(
             "web --port 80:8080/tcp --port 53/udp --node-port 30080 --node-port auto \
              --backend-selector app=web --backend db:81 --weight db=9 --affinity client-ip:60 \
-             --external-policy local",
+             --external-policy local --health http:/up --health-interval 5 --health-down 2",
         );
         assert_eq!((spec.vips.len(), spec.headless, spec.ports.len()), (0, false, 2));
         assert_eq!((spec.node_ports, spec.weights["db"]), (vec![30_080, 0], 9));
         assert_eq!((spec.selector["app"].as_str(), spec.backends.len()), ("web", 1));
         assert_eq!(spec.affinity.map(Affinity::seconds), Some(60));
         assert_eq!((spec.internal_policy, spec.external_policy), (Policy::Cluster, Policy::Local));
+        let health = spec.health.unwrap();
+        assert_eq!(health.check, HealthCheck::Http("/up".to_owned()));
+        assert_eq!((health.interval, health.timeout, health.up, health.down), (5, 1, 1, 2));
         assert!(created("web --vip none").headless);
         assert_eq!(created("web --vip 10.96.0.9 -p 80").vips.len(), 1);
     }

@@ -105,6 +105,7 @@ impl Control {
             Notice::Configured(uplink, lan) => self.configured(uplink, lan),
             Notice::Shortage(port, reason) => self.shortage(port, reason),
             Notice::Denied(denied) => self.flow_denied(&denied),
+            Notice::Health(verdict) => self.backend_health(verdict),
             Notice::HostChanged(port, conflicts) => self.host_changed(port, conflicts),
             Notice::Busy => self.look(),
             Notice::Failed(text) => self.event(EventKind::WorkerFailed, None, None, text),

@@ -32,6 +32,7 @@ pub mod nodes;
 mod output;
 mod pipeline;
 mod policy;
+mod probes;
 mod send;
 mod slow;
 mod sockets;
@@ -52,6 +53,7 @@ use crate::stage::policy::Learned;
 use crate::stage::route::fragments::{Assembler, FragmentTracker};
 use crate::stage::route::ip_id::Identifications;
 use crate::stage::route::neighbour::NeighbourTable;
+use crate::stage::service::health::Prober;
 use crate::stage::sockets::SocketFlows;
 
 use self::configure::Lease;
@@ -94,6 +96,7 @@ pub struct Datapath {
     totals: counters::Totals,
     sockets: SocketFlows,
     names: Names,
+    prober: Prober,
     advertised: Advertised,
     seed: Seed,
     scratch: Scratch,
@@ -141,6 +144,7 @@ impl Datapath {
             totals: counters::Totals::default(),
             sockets: SocketFlows::new(seed),
             names: Names::new(seed),
+            prober: Prober::new(seed),
             advertised: Advertised::default(),
             seed,
             scratch: Scratch::default(),
@@ -181,12 +185,14 @@ impl Datapath {
             Delta::Uplink(uplink) => self.uplink_changes(uplink),
             Delta::Resolvers(servers) => self.names.set_servers(servers),
             Delta::Service(service, _) => {
+                self.prober.put(now, service);
                 if let Some(old) = self.tables.services().get(service.id).cloned() {
                     self.reserve_node_ports(&old, false);
                 }
                 self.reserve_node_ports(service, true);
             }
             Delta::RemoveService(id) => {
+                self.prober.remove(*id);
                 if let Some(old) = self.tables.services().get(*id).cloned() {
                     self.reserve_node_ports(&old, false);
                 }
@@ -250,6 +256,7 @@ impl Datapath {
         self.lease_timers(now, out);
         self.sockets.tick(now, &mut out.sockets);
         self.name_timers(now, out);
+        self.probe_timers(now, out);
         self.advertise_again(now, out);
         self.settle_sockets(now, out);
         self.fragments.tick(now);
@@ -300,6 +307,7 @@ impl Datapath {
             self.sockets.next_deadline(),
             self.held_syns.next_deadline(),
             self.names.next_deadline(),
+            self.prober.next_deadline(),
             self.advertised.next_deadline(),
         ]
         .into_iter()

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::base::ids::{PortId, UplinkId};
 use crate::packet::{DropReason, PacketBuf};
+use crate::stage::service::health::Verdict;
 use crate::stage::sockets::SocketOutput;
 use crate::stage::tunnel::TunnelOutput;
 use crate::wire::addr::Addr;
@@ -35,6 +36,8 @@ pub enum Event {
     Shortage(PortId, DropReason),
     /// A flow was not let begin.
     Denied(Box<Denied>),
+    /// A service's backend was found to serve, or not to.
+    Health(Verdict),
 }
 
 /// A flow that policy did not let begin.

@@ -238,6 +238,9 @@ impl Datapath {
         if let Some((index, direction)) = self.flows.lookup(&slot.key, slot.hash) {
             return self.known_flow(port, index, direction, slot, frame);
         }
+        if let Some(done) = self.probe_answer(slot, frame) {
+            return done;
+        }
         if let Some(route) = self.answer_to_client(&slot.key) {
             return self.commit_routed(port, &route, slot, frame);
         }

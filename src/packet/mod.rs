@@ -10,6 +10,7 @@ pub mod bpf;
 mod buf;
 mod drop_reason;
 pub mod finish;
+pub mod ip_link;
 mod key;
 pub mod merge;
 mod offload;

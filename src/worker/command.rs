@@ -20,6 +20,7 @@ use crate::io::tunnel::TunnelSockets;
 use crate::packet::DropReason;
 use crate::stage::flow::Timeouts;
 use crate::stage::rate::Limits;
+use crate::stage::service::health::Verdict;
 use crate::stage::sockets::{ListenerId, Published, Target};
 
 /// A message to a worker. Commands are handled in order, between batches.
@@ -139,6 +140,8 @@ pub enum Notice {
     Shortage(PortId, DropReason),
     /// Policy did not let a flow begin.
     Denied(Box<Denied>),
+    /// A service's backend was found to serve, or not to.
+    Health(Verdict),
     /// Something about the host may have changed that an uplink which shares its address rests on; it is
     /// time to look for conflicts, too, if so.
     HostChanged(PortId, bool),

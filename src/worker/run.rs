@@ -496,5 +496,6 @@ fn notice(event: Event) -> Notice {
         Event::Configured(uplink, lan) => Notice::Configured(uplink, lan),
         Event::Shortage(port, reason) => Notice::Shortage(port, reason),
         Event::Denied(denied) => Notice::Denied(denied),
+        Event::Health(verdict) => Notice::Health(verdict),
     }
 }

@@ -8,7 +8,7 @@ use wharf::wire::addr::Family;
 
 use crate::support::{PATIENCE, in_world};
 use crate::traffic::{serve_whoami, whoami_tcp, whoami_udp};
-use crate::world::{BLUE, Container, FAMILIES, Lan, World};
+use crate::world::{BLUE, Container, FAMILIES, Lan, World, eventually};
 
 const INSIDE: u16 = 5000;
 const PORTS: &str = "--port 80:5000/tcp --port 80:5000/udp";
@@ -127,5 +127,49 @@ fn a_node_port_is_reached_from_the_lan_and_sees_who_asks() {
                 assert_eq!(seen.by_server.ip(), Lan::host(family), "the source address is kept");
             }
         }
+    });
+}
+
+#[test]
+fn a_backend_that_does_not_take_connections_gets_none_until_it_does() {
+    in_world("services::a_backend_that_does_not_take_connections_gets_none_until_it_does", |dir| {
+        let world = World::new(dir);
+        world.ok(&format!("network create blue {BLUE}"));
+        let client = world.container("client", "--network blue");
+        world.ok(&format!(
+            "service create web {PORTS} --backend-selector app=web --health tcp --health-interval 1"
+        ));
+        let good = backend(&world, "good");
+        let late = world.container("late", "--network blue --label app=web");
+        let unready = |name: &str| {
+            let service = world.json("service inspect web");
+            let mut members = service[0]["members"].as_array().unwrap().iter();
+            let member = members.find(|member| member["name"] == name).unwrap();
+            member["unready"].as_object().unwrap().clone()
+        };
+        eventually("the one that serves is ready", PATIENCE, || unready("good").is_empty());
+        let refused =
+            |name: &str| unready(name).values().all(|why| why == "refused the connection");
+        eventually("the other one is not", PATIENCE, || refused("late"));
+        assert!(world.ok("service ls").contains("1/2"));
+        for family in FAMILIES {
+            let to = vip(&world, family);
+            for _ in 0..10 {
+                whoami_tcp(&client.ns(), to, PATIENCE).expect("the one that is ready serves");
+            }
+            assert_eq!(responders(&world, to), BTreeSet::from([good.addr(family).to_string()]));
+        }
+        serve_whoami(&late.ns(), INSIDE);
+        eventually("the other one comes", PATIENCE, || unready("late").is_empty());
+        for family in FAMILIES {
+            let to = vip(&world, family);
+            for _ in 0..20 {
+                whoami_tcp(&client.ns(), to, PATIENCE).unwrap();
+            }
+            let both = [&good, &late].map(|c| c.addr(family).to_string());
+            assert_eq!(responders(&world, to), BTreeSet::from(both));
+        }
+        let events = world.ok("events");
+        assert!(events.contains("late serves web at "), "{events}");
     });
 }

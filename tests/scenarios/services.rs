@@ -6,9 +6,11 @@ use std::sync::Arc;
 use wharf::base::ids::{PortId, ServiceId};
 use wharf::base::time::Span;
 use wharf::config::Delta;
+use wharf::datapath::Event;
 use wharf::datapath::inspect::TraceRequest;
 use wharf::packet::DropReason;
 use wharf::stage::dns::Named;
+use wharf::stage::service::health::{Check, Checked, Health, Verdict};
 use wharf::stage::service::{Backend, Front, Maglev, Pool, Service, Traffic, identity};
 use wharf::wire::addr::{Addr, Family};
 use wharf::wire::ipv6::{TCP, UDP};
@@ -62,6 +64,7 @@ fn serve_with(world: &mut World, backends: &[(Host, u16, bool)], options: Option
         affinity: options.affinity,
         internal: options.internal,
         external: options.external,
+        health: None,
     };
     world.apply(Delta::Service(Arc::new(service), Arc::new(Named::default())));
 }
@@ -182,6 +185,50 @@ fn no_endpoints_the_client_is_refused_and_not_left_in_silence() {
             world.dropped(port, &frame, reason);
         }
         assert_eq!(world.dp.worker_stats().flows, 0, "who is refused costs no flow");
+    }
+}
+
+#[test]
+fn a_backend_is_asked_from_its_gateway_s_address_whether_it_serves() {
+    for family in FAMILIES {
+        let mut world = World::new();
+        let net = world.network(NetworkOptions::default());
+        let (web, other) = (world.endpoint(net), world.endpoint(net));
+        // What is published at the gateway's address takes nothing away from it.
+        world.publish(9, TCP, 600, &other, 80);
+        let seconds = Span::from_secs;
+        let health =
+            Health { check: Check::Tcp, interval: seconds(5), timeout: seconds(1), up: 1, down: 1 };
+        let addr: Addr = web.addr(family).into();
+        let checked = Checked { plug: web.port, addr, port: 8080, ready: false };
+        let service = Service {
+            id: ServiceId(1),
+            name: "web".into(),
+            vips: vec![vip(family).into()],
+            fronts: Vec::new(),
+            affinity: None,
+            internal: Traffic::Cluster,
+            external: Traffic::Cluster,
+            health: Some((Arc::new(health), vec![checked])),
+        };
+        world.apply(Delta::Service(Arc::new(service), Arc::new(Named::default())));
+        let syn = world.advance(Span::from_millis(1)).remove(0);
+        assert_eq!((syn.port, syn.dst()), (web.port, (web.addr(family), 8080)));
+        assert_eq!((syn.dst_mac(), syn.src_mac()), (web.mac, gateway_mac(net)));
+        assert_eq!(syn.src().0, gateway(net, family));
+        syn.assert_checksums();
+        let headers = etherparse::PacketHeaders::from_ethernet_slice(&syn.bytes).unwrap();
+        let seq = headers.transport.and_then(etherparse::TransportHeader::tcp).unwrap();
+        let seq = seq.sequence_number;
+        let accepted = tcp(&web, web.router, 8080, syn.src(), "SA", (7, seq.wrapping_add(1)), b"");
+        let sent = world.send(web.port, &accepted);
+        assert!(sent.iter().all(|sent| sent.port == web.port), "{sent:?}");
+        let verdict = Verdict { service: ServiceId(1), addr, port: 8080, failure: None };
+        assert_eq!(world.events, [Event::Health(verdict)]);
+        // Who was not asked is nobody's answer.
+        let stray = tcp(&other, other.router, 8080, syn.src(), "SA", (7, 1), b"");
+        world.refused(other.port, &stray, DropReason::NoService);
+        assert_eq!(world.dp.worker_stats().flows, 0, "none of it is a flow");
     }
 }
 
@@ -316,6 +363,7 @@ fn session_affinity_a_client_stays_with_its_backend_whatever_its_port_and_whoeve
                     affinity: sticky.affinity,
                     internal: Traffic::Cluster,
                     external: Traffic::Cluster,
+                    health: None,
                 }
                 .hash(
                     &Front { proto: UDP, port: 80, node_port: None, pools: Default::default() },

@@ -5,6 +5,7 @@
 mod capture;
 mod cluster;
 mod endpoint;
+mod health;
 mod network;
 mod node;
 mod policy;
@@ -19,6 +20,7 @@ pub use cluster::{NodeEndpoint, NodeInfo, NodeRemoved, NodeState};
 pub use endpoint::{
     EndpointInfo, EndpointState, EndpointUpdate, NamespaceId, PublicationInfo, PublishRequest,
 };
+pub use health::{HealthCheck, HealthSpec};
 pub use network::{NetworkInfo, NetworkSpec, NetworkUpdate, SubnetInfo};
 pub use node::{NodeSpec, PeerSpec, PeerView};
 pub use policy::{

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{PortRange, Proto};
+use super::{HealthSpec, PortRange, Proto};
 use crate::base::ids::ServiceId;
 
 /// Kubernetes' time for a client to stay with its backend: three hours.
@@ -54,6 +54,9 @@ pub struct ServiceSpec {
     /// Who serves the node ports.
     #[serde(default)]
     pub external_policy: Policy,
+    /// How backends are asked whether they serve.
+    #[serde(default)]
+    pub health: Option<HealthSpec>,
 }
 
 /// A change of a service (`wharf service update`): what is absent stays as it is.
@@ -78,6 +81,12 @@ pub struct ServiceUpdate {
     /// Who serves the node ports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external_policy: Option<Policy>,
+    /// How backends are asked whether they serve.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthSpec>,
+    /// They are not asked any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_health: bool,
 }
 
 /// Which backends may serve.
@@ -138,6 +147,9 @@ pub enum ServiceSpecError {
     /// No backend.
     #[error("`{0}` is not a backend; the form is NAME[:PORT], ADDRESS[:PORT] or [IPv6]:PORT")]
     Backend(String),
+    /// No health check.
+    #[error("`{0}` is not a health check; use tcp or http:/PATH")]
+    Health(String),
     /// No affinity.
     #[error("`{0}` is not an affinity; the form is client-ip[:SECONDS], 1 to 86400")]
     Affinity(String),
@@ -172,6 +184,9 @@ pub struct BackendInfo {
     pub weight: u16,
     /// Whether new connections go there.
     pub ready: bool,
+    /// Addresses at which it does not serve, and why.
+    #[serde(default)]
+    pub unready: BTreeMap<IpAddr, String>,
 }
 
 impl Affinity {

@@ -72,6 +72,8 @@ pub enum EventKind {
     ServiceCreated,
     ServiceRemoved,
     ServiceUpdated,
+    BackendReady,
+    BackendUnready,
 }
 
 /// Something that happened.

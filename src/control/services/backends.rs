@@ -1,5 +1,6 @@
 //! Who serves a service now.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::super::Control;
@@ -26,6 +27,8 @@ pub(in crate::control) struct Member {
     pub(super) selected: bool,
     /// Whether new connections go there.
     pub(super) ready: bool,
+    /// Addresses at which it does not serve, and why.
+    pub(super) unready: BTreeMap<IpAddr, String>,
 }
 
 /// Whether an endpoint would be one of a service's backends.
@@ -90,6 +93,7 @@ impl Control {
                     weight: 1,
                     selected: false,
                     ready: at.is_some() || !self.is_inside(*addr),
+                    unready: BTreeMap::new(),
                 })
             }
         }
@@ -118,6 +122,14 @@ impl Control {
     }
 }
 
+impl Member {
+    /// Where it serves.
+    pub(super) fn serving(&self) -> impl Iterator<Item = IpAddr> {
+        let addrs = self.addrs.iter().filter(|addr| self.ready && !self.unready.contains_key(addr));
+        addrs.copied()
+    }
+}
+
 fn member(endpoint: &EndpointState, port: Option<u16>, selected: bool) -> Member {
     let record = &endpoint.record;
     Member {
@@ -129,5 +141,6 @@ fn member(endpoint: &EndpointState, port: Option<u16>, selected: bool) -> Member
         weight: 1,
         selected,
         ready: true,
+        unready: BTreeMap::new(),
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Member;
+use super::health::{self, Conditions};
 use crate::base::time::Span;
 use crate::config::Delta;
 use crate::control::model::{Policy, ServiceSpec};
@@ -14,7 +15,11 @@ use crate::wire::addr::Addr;
 /// The domain of services' names, beside their bare ones.
 const DOMAIN: &str = "svc";
 
-pub(super) fn service(record: &ServiceRecord, members: &[Member]) -> Delta {
+pub(super) fn service(
+    record: &ServiceRecord,
+    members: &[Member],
+    conditions: &Conditions,
+) -> Delta {
     let spec = &record.spec;
     let tables = Tables::new(members);
     let vips = spec.vips.iter().copied().map(Addr::from).collect();
@@ -36,6 +41,7 @@ pub(super) fn service(record: &ServiceRecord, members: &[Member]) -> Delta {
         affinity: spec.affinity.map(|affinity| Span::from_secs(affinity.seconds().into())),
         internal: traffic(spec.internal_policy),
         external: traffic(spec.external_policy),
+        health: health::compiled(spec, conditions),
     };
     Delta::Service(Arc::new(service), Arc::new(named(spec, members)))
 }
@@ -46,7 +52,7 @@ struct Tables([Arc<Maglev>; 2]);
 impl Tables {
     fn new(members: &[Member]) -> Self {
         let of = |v6: bool| {
-            let serving = members.iter().filter(|member| member.ready && member.has(v6));
+            let serving = members.iter().filter(|member| member.has(v6));
             serving.map(|member| (member.identity(), member.weight)).collect::<Vec<_>>()
         };
         let (v4, v6) = (of(false), of(true));
@@ -56,8 +62,7 @@ impl Tables {
     }
 
     fn pool(&self, members: &[Member], v6: bool, target: u16) -> Pool {
-        let serving = members.iter().filter(|member| member.ready);
-        let backends = serving.filter_map(|member| {
+        let backends = members.iter().filter_map(|member| {
             Some(Backend {
                 identity: member.identity(),
                 name: member.name.as_str().into(),
@@ -81,7 +86,7 @@ impl Member {
     }
 
     fn addr(&self, v6: bool) -> Option<Addr> {
-        self.addrs.iter().find(|addr| addr.is_ipv6() == v6).copied().map(Addr::from)
+        self.serving().find(|addr| addr.is_ipv6() == v6).map(Addr::from)
     }
 
     fn has(&self, v6: bool) -> bool {
@@ -97,14 +102,16 @@ fn named(spec: &ServiceSpec, members: &[Member]) -> Named {
     let mut named = Named { names: vec![name.clone(), whole.clone()], ..Named::default() };
     let mut targets = Vec::new();
     if spec.headless {
-        for member in members.iter().filter(|member| member.ready && member.weight > 0) {
+        for member in members.iter().filter(|member| member.weight > 0) {
             let part =
                 format!("{}.{whole}", member.name.to_ascii_lowercase().replace([':', '.'], "-"));
-            for addr in member.addrs.iter().copied().map(Addr::from) {
+            for addr in member.serving().map(Addr::from) {
                 named.addrs.push(addr);
                 named.parts.push((part.clone(), addr));
             }
-            targets.push((part, member.port));
+            if member.serving().next().is_some() {
+                targets.push((part, member.port));
+            }
         }
     } else {
         named.addrs = spec.vips.iter().copied().map(Addr::from).collect();

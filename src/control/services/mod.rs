@@ -2,6 +2,7 @@
 
 mod backends;
 mod compile;
+mod health;
 mod plan;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,8 @@ use super::store::record::{EndpointRecord, Record, ServiceRecord};
 use crate::base::ids::{PublicationId, ServiceId};
 use crate::config::Delta;
 use crate::io::netfilter::table::Held;
+
+use self::health::Conditions;
 
 pub(super) use self::backends::Member;
 
@@ -36,6 +39,8 @@ pub(super) struct Services {
 struct ServiceState {
     record: ServiceRecord,
     members: Vec<Member>,
+    /// How those are that are asked.
+    conditions: Conditions,
 }
 
 impl Services {
@@ -65,7 +70,7 @@ impl Control {
             format!("service {} at {vips}", record.spec.name)
         };
         let name = record.spec.name.clone();
-        self.install_service(record);
+        self.install_service(record, false);
         self.refresh_host_addresses();
         self.event(EventKind::ServiceCreated, None, None, text);
         self.service(&name)
@@ -94,6 +99,9 @@ impl Control {
         }
         spec.internal_policy = update.internal_policy.unwrap_or(spec.internal_policy);
         spec.external_policy = update.external_policy.unwrap_or(spec.external_policy);
+        if update.health.is_some() || update.no_health {
+            spec.health.clone_from(&update.health);
+        }
         self.check_service(&record.spec)?;
         self.write(&[record.put()])?;
         if let Some(state) = self.services.all.get_mut(&record.id) {
@@ -134,7 +142,8 @@ impl Control {
             addresses: member.addrs.clone(),
             port: member.port,
             weight: member.weight,
-            ready: member.ready && member.weight > 0,
+            ready: member.serving().next().is_some() && member.weight > 0,
+            unready: member.unready.clone(),
         };
         ServiceInfo {
             id: state.record.id,
@@ -176,13 +185,15 @@ impl Control {
         warnings
     }
 
-    /// Takes a stored service in and tells the workers.
-    pub(super) fn install_service(&mut self, record: ServiceRecord) {
+    /// Takes a stored service in and tells the workers. Backends that are there already are `trusted` to
+    /// serve until they are found not to, if they did so for an earlier daemon: its connections go on.
+    fn install_service(&mut self, record: ServiceRecord, trusted: bool) {
         let id = record.id;
         self.hold(&held_by(&record), &[]);
         self.services.next = self.services.next.max(id.0.saturating_add(1));
-        self.services.all.insert(id, ServiceState { record, members: Vec::new() });
-        self.send_service(id);
+        let (members, conditions) = (Vec::new(), Conditions::new());
+        self.services.all.insert(id, ServiceState { record, members, conditions });
+        self.compile_service(id, trusted);
     }
 
     /// What node ports take of the host's addresses.
@@ -199,7 +210,7 @@ impl Control {
                 self.event(EventKind::ServiceRemoved, None, None, text);
                 continue;
             }
-            self.install_service(record);
+            self.install_service(record, true);
         }
     }
 
@@ -217,11 +228,17 @@ impl Control {
 
     /// Finds a service's backends and tells the workers of them.
     fn send_service(&mut self, id: ServiceId) {
+        self.compile_service(id, false);
+    }
+
+    fn compile_service(&mut self, id: ServiceId, trusted: bool) {
         let Some(state) = self.services.all.get(&id) else { return };
-        let members = self.members_of(&state.record.spec);
-        let delta = compile::service(&state.record, &members);
+        let spec = &state.record.spec;
+        let mut members = self.members_of(spec);
+        let conditions = health::apply(spec, &state.conditions, &mut members, trusted);
+        let delta = compile::service(&state.record, &members, &conditions);
         if let Some(state) = self.services.all.get_mut(&id) {
-            state.members = members;
+            (state.members, state.conditions) = (members, conditions);
         }
         self.send_deltas(vec![delta]);
     }

@@ -10,6 +10,7 @@ use super::super::model::{
 };
 use super::super::store::record::ServiceRecord;
 use super::super::{Control, names};
+use super::health;
 use crate::base::ids::{PublicationId, ServiceId};
 use crate::base::limits::{
     LABELS_MAX, SERVICE_BACKENDS_MAX, SERVICE_PORTS_MAX, SERVICE_WEIGHT_MAX, SERVICES_MAX,
@@ -81,6 +82,7 @@ impl Control {
         if let Some((name, _)) = spec.weights.iter().find(|(_, w)| **w > SERVICE_WEIGHT_MAX) {
             return invalid(format!("the weight of `{name}` is too large"), "use 0 to 100");
         }
+        health::check(spec)?;
         if let Some(network) = &spec.network {
             self.network(network)?;
         }

@@ -2,9 +2,13 @@ use ErrorCode::{Conflict, Exists, Invalid, NotFound, Store as StoreFailed};
 
 use super::*;
 use crate::base::ids::ServiceId;
-use crate::control::model::{EndpointUpdate, ServiceInfo, ServiceSpec, ServiceUpdate};
+use crate::control::model::{
+    EndpointUpdate, HealthCheck, HealthSpec, ServiceInfo, ServiceSpec, ServiceUpdate,
+};
 use crate::stage::service::Service;
+use crate::stage::service::health::{Check, Verdict};
 use crate::wire::addr::Family;
+use crate::worker::command::Notice;
 
 fn service(name: &str) -> ServiceSpec {
     let ports = vec!["http=80:8080/tcp".parse().unwrap()];
@@ -219,4 +223,91 @@ fn a_full_store_leaves_nothing_of_a_service() {
     refused(&daemon, &mut control, StoreFailed, &[], |c| c.create_service(&spec));
     daemon.store.set_full(false);
     assert_eq!(control.create_service(&spec).unwrap().spec.node_ports, [30_000]);
+}
+
+fn with_health(service: ServiceSpec) -> ServiceSpec {
+    ServiceSpec { health: Some(HealthSpec::new(HealthCheck::Http("/up".to_owned()))), ..service }
+}
+
+/// Says that a backend serves, or why not.
+fn found(control: &mut Control, addr: &str, failure: Option<&str>) {
+    let (service, addr) = (ServiceId(0), addr.parse().unwrap());
+    let failure = failure.map(str::to_owned);
+    control.notice(Notice::Health(Verdict { service, addr, port: 8080, failure }));
+}
+
+#[test]
+fn only_backends_that_were_found_to_serve_are_in_the_table_and_each_change_is_an_event() {
+    let (daemon, mut control) = running();
+    for name in ["a", "b"] {
+        control.attach(&labelled(name, "shop"), Vec::new()).unwrap();
+    }
+    let made = control.create_service(&with_health(selecting("web", "shop"))).unwrap();
+    assert!(ready(&made).is_empty(), "nobody was asked yet");
+    assert_eq!(made.members[0].unready[&ip("10.20.0.2")], "has not been asked yet");
+    let (health, asked) = told(&daemon, 0).health.clone().unwrap();
+    assert_eq!((&health.check, health.down), (&Check::Http("/up".into()), 3));
+    assert_eq!((asked.len(), asked[0].port), (4, 8080), "at each address");
+    found(&mut control, "10.20.0.2", None);
+    found(&mut control, "fd20::3", None);
+    assert_eq!(backends(&daemon, 0, Family::V4), ["a:8080"]);
+    assert_eq!(backends(&daemon, 0, Family::V6), ["b:8080"]);
+    assert_eq!(ready(&control.service("web").unwrap()), ["a", "b"]);
+    assert_eq!(kinds(&control).last(), Some(&EventKind::BackendReady));
+    // Those that come and go leave what is known of the others.
+    control.attach(&labelled("c", "shop"), Vec::new()).unwrap();
+    assert_eq!(backends(&daemon, 0, Family::V4), ["a:8080"]);
+    found(&mut control, "10.20.0.2", Some("answers 503"));
+    assert!(backends(&daemon, 0, Family::V4).is_empty());
+    let shown = control.service("web").unwrap();
+    assert_eq!(shown.members[0].unready[&ip("10.20.0.2")], "answers 503");
+    let event = control.events(0).pop().unwrap();
+    assert_eq!(event.kind, EventKind::BackendUnready);
+    assert_eq!(event.text, "a does not serve web at 10.20.0.2:8080: answers 503");
+    // What is said of one that is gone, or of no service, is nothing.
+    found(&mut control, "10.20.0.99", None);
+    control
+        .update_service("web", &ServiceUpdate { no_health: true, ..Default::default() })
+        .unwrap();
+    assert_eq!(backends(&daemon, 0, Family::V4), ["a:8080", "b:8080", "c:8080"]);
+    assert!(told(&daemon, 0).health.is_none());
+}
+
+#[test]
+fn backends_that_were_there_before_a_restart_serve_until_they_are_found_not_to() {
+    let (daemon, mut control) = running();
+    let wish = AttachRequest { netns: Some(netns(7)), ..labelled("a", "shop") };
+    control.attach(&wish, Vec::new()).unwrap();
+    control.create_service(&with_health(selecting("web", "shop"))).unwrap();
+    drop(control);
+    let mut control = daemon.start().unwrap();
+    assert_eq!(backends(&daemon, 0, Family::V4), ["a:8080"]);
+    assert!(told(&daemon, 0).health.as_ref().unwrap().1[0].ready);
+    found(&mut control, "10.20.0.2", Some("refused the connection"));
+    assert!(backends(&daemon, 0, Family::V4).is_empty());
+}
+
+#[test]
+fn a_health_check_that_makes_no_sense_is_refused() {
+    let (daemon, mut control) = running();
+    let usual = HealthSpec::new(HealthCheck::Tcp);
+    let changed = |change: fn(&mut HealthSpec)| {
+        let mut health = usual.clone();
+        change(&mut health);
+        ServiceSpec { health: Some(health), ..service("web") }
+    };
+    for (spec, word) in [
+        (changed(|h| h.interval = 0), "interval"),
+        (changed(|h| h.interval = 4_000), "interval"),
+        (changed(|h| h.timeout = 11), "timeout"),
+        (changed(|h| h.up = 0), "threshold"),
+        (changed(|h| h.down = 101), "threshold"),
+        (changed(|h| h.port = Some(0)), "port"),
+    ] {
+        refused(&daemon, &mut control, Invalid, &["`web`", word], |c| c.create_service(&spec));
+    }
+    let udp = ServiceSpec { ports: vec!["53/udp".parse().unwrap()], ..changed(|_| {}) };
+    refused(&daemon, &mut control, Invalid, &["--health-port"], |c| c.create_service(&udp));
+    let health = Some(HealthSpec { port: Some(8053), ..usual });
+    control.create_service(&ServiceSpec { health, ..udp }).unwrap();
 }

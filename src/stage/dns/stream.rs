@@ -26,8 +26,8 @@ use crate::base::ids::PortId;
 use crate::base::limits::{NAMES_STREAMS_MAX, NAMES_STREAMS_PER_PORT_MAX};
 use crate::base::slab::Slab;
 use crate::base::time::Time;
-use crate::packet::{Csum, DropReason, FlowKey, Fragment, FrameMut, PacketBuf, Parsed};
-use crate::wire::{checksum, ipv6, tcp};
+use crate::packet::{DropReason, FlowKey, Fragment, FrameMut, PacketBuf, Parsed, ip_link};
+use crate::wire::tcp;
 
 /// Names a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -84,8 +84,7 @@ impl Streams {
         if parsed.fragment != Fragment::Whole {
             return Err(DropReason::FragmentLimit);
         }
-        check(parsed, frame)?;
-        let packet = packet(parsed, frame.bytes());
+        let packet = ip_link::segment(parsed, frame)?;
         let at = match self.by_key.get(key) {
             Some(at) => *at,
             None if parsed.tcp_flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::SYN => {
@@ -211,23 +210,6 @@ impl Streams {
             self.work(now, at, out);
         }
     }
-}
-
-/// Checksums are checked here, since smoltcp knows nothing of unfinished ones.
-fn check(parsed: &Parsed, frame: &FrameMut<'_>) -> Result<(), DropReason> {
-    let l4 = parsed.l4_bytes(frame.bytes());
-    let pseudo = checksum::pseudo_header(parsed.src, parsed.dst, ipv6::TCP, l4.len() as u32);
-    let unverified = frame.offload().csum == Csum::Unverified;
-    if unverified && checksum::add(pseudo, checksum::sum(l4)) != 0xffff {
-        return Err(DropReason::Malformed);
-    }
-    Ok(())
-}
-
-/// The IP packet in a frame, without padding.
-fn packet(parsed: &Parsed, frame: &[u8]) -> Vec<u8> {
-    let start = crate::packet::parse::L3_OFFSET;
-    frame.get(start..start + parsed.ip_len as usize).unwrap_or_default().to_vec()
 }
 
 impl StreamId {

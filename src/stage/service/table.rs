@@ -6,6 +6,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use super::affinity::Affinities;
+use super::health::{Checked, Health};
 use super::maglev::Maglev;
 use crate::base::hash::Seed;
 use crate::base::ids::{PortId, ServiceId};
@@ -81,6 +82,8 @@ pub struct Service {
     pub internal: Traffic,
     /// Who serves the node port.
     pub external: Traffic,
+    /// How backends are asked whether they serve, and which.
+    pub health: Option<(Arc<Health>, Vec<Checked>)>,
 }
 
 /// One port of a service, found.
@@ -313,6 +316,7 @@ mod tests {
             affinity: Some(Span::from_secs(10)),
             internal: Traffic::Cluster,
             external: Traffic::Cluster,
+            health: None,
         })
     }
 

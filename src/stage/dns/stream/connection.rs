@@ -3,9 +3,7 @@
 use std::collections::VecDeque;
 
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
-use smoltcp::phy::{Checksum, Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
-use smoltcp::time::Instant;
 use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr};
 use zerocopy::IntoBytes;
 
@@ -15,6 +13,7 @@ use crate::base::limits::{
     NAMES_PIPELINED_MAX, NAMES_QUERY_BYTES_MAX, NAMES_STREAM_BACKLOG_MAX, NAMES_STREAM_IDLE,
 };
 use crate::base::time::{Span, Time};
+use crate::packet::ip_link::{IpLink, instant, time};
 use crate::packet::{FlowKey, Offload, PacketBuf, Parsed};
 use crate::stage::dns::PORT;
 use crate::wire::addr::Addr;
@@ -24,58 +23,6 @@ const RECEIVE_BUFFER: usize = 2_048;
 const SEND_BUFFER: usize = 8_192;
 /// Nothing a connection does by itself is more urgent.
 const TICK: Span = Span::from_millis(1);
-
-/// The link of a connection: packets in, packets out.
-#[derive(Debug)]
-struct Link {
-    mtu: usize,
-    received: Option<Vec<u8>>,
-    sent: Vec<Vec<u8>>,
-}
-
-/// A packet that came in.
-pub(super) struct Received(pub(super) Vec<u8>);
-
-/// Where a packet goes out.
-pub(super) struct Sending<'a>(pub(super) &'a mut Vec<Vec<u8>>);
-
-impl RxToken for Received {
-    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
-        f(&self.0)
-    }
-}
-
-impl TxToken for Sending<'_> {
-    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
-        let mut packet = vec![0; len];
-        let result = f(&mut packet);
-        self.0.push(packet);
-        result
-    }
-}
-
-impl Device for Link {
-    type RxToken<'a> = Received;
-    type TxToken<'a> = Sending<'a>;
-
-    fn receive(&mut self, _: Instant) -> Option<(Received, Sending<'_>)> {
-        Some((Received(self.received.take()?), Sending(&mut self.sent)))
-    }
-
-    fn transmit(&mut self, _: Instant) -> Option<Sending<'_>> {
-        Some(Sending(&mut self.sent))
-    }
-
-    fn capabilities(&self) -> DeviceCapabilities {
-        let mut capabilities = DeviceCapabilities::default();
-        capabilities.medium = Medium::Ip;
-        capabilities.max_transmission_unit = self.mtu;
-        // Those of what comes have been checked, or are not finished yet.
-        capabilities.checksum.ipv4 = Checksum::Tx;
-        capabilities.checksum.tcp = Checksum::Tx;
-        capabilities
-    }
-}
 
 /// A connection.
 pub(super) struct Connection {
@@ -90,7 +37,7 @@ pub(super) struct Connection {
     interface: Interface,
     sockets: SocketSet<'static>,
     socket: Option<SocketHandle>,
-    link: Link,
+    link: IpLink,
     /// The bytes of a query that is not whole.
     input: Vec<u8>,
     output: VecDeque<u8>,
@@ -105,10 +52,6 @@ impl std::fmt::Debug for Connection {
     }
 }
 
-fn instant(now: Time) -> Instant {
-    Instant::from_micros((now.0 / 1_000) as i64)
-}
-
 fn ip(addr: Addr) -> IpAddress {
     addr.ip().into()
 }
@@ -116,7 +59,7 @@ fn ip(addr: Addr) -> IpAddress {
 impl Connection {
     /// For the packets of who sent this one. It refuses them all until it listens.
     pub(super) fn new(now: Time, port: PortId, mtu: u16, parsed: &Parsed, random: u64) -> Self {
-        let mut link = Link { mtu: mtu.into(), received: None, sent: Vec::new() };
+        let mut link = IpLink::new(mtu);
         let mut config = Config::new(HardwareAddress::Ip);
         config.random_seed = random;
         let mut interface = Interface::new(config, &mut link, instant(now));
@@ -160,7 +103,7 @@ impl Connection {
 
     /// Puts a packet before the interface.
     pub(super) fn receive(&mut self, packet: Vec<u8>) {
-        self.link.received = Some(packet);
+        self.link.receive(packet);
     }
 
     /// Answers a packet of no connection by a reset.
@@ -192,7 +135,7 @@ impl Connection {
 
     fn poll(&mut self, now: Time, frames: &mut Vec<(PortId, PacketBuf)>) {
         self.interface.poll(instant(now), &mut self.link, &mut self.sockets);
-        for packet in self.link.sent.drain(..) {
+        for packet in self.link.sent() {
             let frame = [self.header.as_bytes(), &packet].concat();
             frames.push((self.port, PacketBuf::new(&frame, Offload::NONE)));
         }
@@ -301,8 +244,7 @@ impl Connection {
         }
         let idle = self.moved + NAMES_STREAM_IDLE;
         let polled = self.interface.poll_at(instant(now), &self.sockets);
-        let polled = polled.map(|at| Time((at.total_micros() as u64).saturating_mul(1_000)));
-        let due = polled.map_or(idle, |at| at.min(idle));
+        let due = polled.map_or(idle, |at| time(at).min(idle));
         Some(due.max(now + TICK))
     }
 }

@@ -6,11 +6,11 @@ use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 use smoltcp::time::Instant;
 use smoltcp::wire::{HardwareAddress, IpCidr};
 
-use super::connection::{Received, Sending};
 use super::*;
 use crate::base::ids::DomainId;
 use crate::base::limits::{NAMES_PIPELINED_MAX, NAMES_STREAM_BACKLOG_MAX};
 use crate::base::time::Span;
+use crate::packet::ip_link::{Received, Sending};
 use crate::packet::{Offload, Scope};
 use crate::wire::addr::Addr;
 
