@@ -217,16 +217,9 @@ impl Control {
         })
     }
 
-    /// The gateway; where a LAN named servers of its own, those.
+    /// The gateway's name server.
     fn dns_for(&self, record: &EndpointRecord) -> Vec<IpAddr> {
         let Some(network) = self.state.networks.get(&record.network) else { return Vec::new() };
-        let uplink = compile::uplink_of(&self.state, &network.record);
-        let uplink = uplink.and_then(|id| self.state.uplinks.get(&id));
-        let leased = uplink.into_iter().flat_map(|u| &u.lan.dns);
-        let leased: Vec<IpAddr> = leased.map(|dns| dns.ip()).collect();
-        if !leased.is_empty() {
-            return leased;
-        }
         let gateways = network.record.subnets.iter().map(|(_, gateway)| *gateway);
         let speaks = |v6: bool| record.addrs.iter().any(|addr| addr.is_ipv6() == v6);
         gateways.filter(|gateway| speaks(gateway.is_ipv6())).collect()

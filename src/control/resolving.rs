@@ -1,5 +1,6 @@
 //! Names: what each network's name server knows, and whom it asks about the rest.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -33,16 +34,20 @@ impl Control {
     }
 
     /// Tells the workers whom to ask, if that has changed: the config file's name servers, else the
-    /// host's.
+    /// host's, and after these the ones that a LAN named to an uplink. Containers are told the gateway in any
+    /// case: a LAN's server knows no container.
     pub fn refresh_resolvers(&mut self) {
         let configured = &self.settings.config.dns;
-        let mut resolvers = if configured.is_empty() {
-            self.outside.host.name_servers()
+        let mut resolvers: Vec<IpAddr> = if configured.is_empty() {
+            let leased = self.state.uplinks.values().flat_map(|uplink| &uplink.lan.dns);
+            let leased = leased.map(|addr| addr.ip());
+            self.outside.host.name_servers().into_iter().chain(leased).collect()
         } else {
             configured.clone()
         };
-        // A gateway of ours would be asked by itself.
-        resolvers.retain(|addr| !self.is_gateway(*addr));
+        // A gateway of ours would be asked by itself; and each is asked once.
+        let mut seen = BTreeSet::new();
+        resolvers.retain(|addr| !self.is_gateway(*addr) && seen.insert(*addr));
         if resolvers == self.resolvers {
             return;
         }

@@ -174,6 +174,7 @@ impl Control {
         self.resend_networks_of(name);
         self.send_deltas(vec![Delta::RemovePort(record.port), Delta::RemoveUplink(record.id)]);
         self.outside.dataplane.send(Command::RemoveIo(record.port));
+        self.refresh_resolvers();
         self.event(EventKind::UplinkRemoved, Some(name), None, format!("uplink {name} removed"));
         Ok(())
     }
@@ -225,6 +226,7 @@ impl Control {
         uplink.lan = lan;
         let deltas = compile::uplink(uplink);
         self.send_deltas(deltas.into());
+        self.refresh_resolvers();
         self.event(kind, Some(&name), None, text);
         self.warn_of_overlap(id);
     }

@@ -1,4 +1,5 @@
-//! What Podman's name server is tested for, by the subjects of its suite, asked of ours by `dig`.
+//! What Podman's name server is tested for, by the subjects of its suite, a test for each, asked of ours by
+//! `dig`.
 //!
 //! One thing is otherwise on purpose: a container on two networks has, on each, its addresses of that network
 //! only; the other ones could not be reached from there.
@@ -54,42 +55,123 @@ fn words(texts: &[String; 2]) -> [&str; 2] {
     [&texts[0], &texts[1]]
 }
 
-#[test]
-fn containers_of_one_network_and_the_world() {
-    let name = "name_suite::containers_of_one_network_and_the_world";
-    in_world(name, "nameserver 127.0.0.1\n", |world| {
+/// Runs a test in a world of its own, with the network `blue` and a name server outside.
+fn suite(test: &str, body: impl FnOnce(&World)) {
+    in_world(&format!("name_suite::{test}"), "nameserver 127.0.0.1\n", |world| {
         dnsmasq("127.0.0.1", &OUTSIDE);
-        let one = texts(&world.container("aone", "--network blue --alias a1 --alias 1a"));
-        let two = texts(&world.container("atwo", "--network blue --alias a2 --alias 2a"));
-        // A container's own name; and in IPv6.
+        body(world);
+    });
+}
+
+/// Makes a container on this network; its addresses.
+fn on(world: &World, name: &str, options: &str) -> [String; 2] {
+    texts(&world.container(name, options))
+}
+
+/// The addresses that a container has on one of its networks.
+fn of(world: &World, container: &str, network: &str) -> [String; 2] {
+    let endpoints = world.json(&format!("inspect {container}"));
+    let mut endpoints = endpoints.as_array().unwrap().iter();
+    let endpoint = endpoints.find(|e| e["network"] == network).unwrap();
+    let addr = |n: usize| endpoint["addresses"][n].as_str().unwrap();
+    [addr(0), addr(1)].map(|text| text.split('/').next().unwrap().to_owned())
+}
+
+fn backwards(world: &World, asker: &str, gateway: &str, addrs: &[String; 2], whole: &str) {
+    for addr in addrs {
+        assert_eq!(dig(world, asker, &format!("@{gateway} +short -x {addr}")), whole);
+    }
+}
+
+/// Starts the daemon again with these name servers in its configuration.
+fn restart(world: &World, servers: &str) {
+    let config = world.path("config.toml");
+    std::fs::write(&config, format!("dns = [{servers}]\n")).unwrap();
+    world.ok("daemon stop");
+    world.start(&format!("--config {}", config.display()));
+    let is_back = || world.names().contains(&"aone".to_owned());
+    eventually("the container is back", PATIENCE, is_back);
+}
+
+#[test]
+fn basic_a_container_knows_itself() {
+    suite("basic_a_container_knows_itself", |world| {
+        let one = on(world, "aone", "--network blue");
         finds(world, "aone", BLUE_AT, "aone", words(&one));
-        // Two containers on one network.
-        finds(world, "aone", BLUE_AT, "atwo", words(&two));
-        finds(world, "atwo", BLUE_AT, "aone", words(&one));
-        // By their aliases, from both sides.
-        for (alias, addrs) in [("a1", &one), ("1a", &one), ("a2", &two), ("2a", &two)] {
-            finds(world, "aone", BLUE_AT, alias, words(addrs));
-            finds(world, "atwo", BLUE_AT, alias, words(addrs));
+    });
+}
+
+#[test]
+fn basic_a_name_s_case_does_not_matter() {
+    suite("basic_a_name_s_case_does_not_matter", |world| {
+        let one = on(world, "aone", "--network blue");
+        finds(world, "aone", BLUE_AT, "AOne", words(&one));
+        finds(world, "aone", BLUE_AT, "aone.BLUE", words(&one));
+    });
+}
+
+#[test]
+fn basic_a_network_with_a_long_name() {
+    suite("basic_a_network_with_a_long_name", |world| {
+        world.ok(&format!("network create {LONG} {GREEN}"));
+        let one = on(world, "cone", &format!("--network {LONG}"));
+        finds(world, "cone", GREEN_AT, "cone", words(&one));
+        finds(world, "cone", GREEN_AT, &format!("cone.{LONG}"), words(&one));
+    });
+}
+
+#[test]
+fn basic_a_network_of_one_family_only_has_an_empty_answer_in_the_other() {
+    suite("basic_a_network_of_one_family_only_has_an_empty_answer_in_the_other", |world| {
+        world.ok("network create four --subnet 10.50.0.0/24");
+        world.ok("network create six --subnet fd60::/64");
+        let v4 = world.container("vfour", "--network four").addr(FAMILIES[0]).to_string();
+        let v6 = world.container("vsix", "--network six").addr(FAMILIES[1]).to_string();
+        for (asker, at, wanted) in
+            [("vfour", "10.50.0.1", [v4.as_str(), ""]), ("vsix", "fd60::1", ["", v6.as_str()])]
+        {
+            finds(world, asker, [at; 2], asker, wanted);
+            let said = dig(world, asker, &format!("@{at} {asker} TXT"));
+            assert!(said.contains("status: NOERROR"), "{said}");
         }
-        // The host's resolvers, in both families.
-        finds(world, "aone", BLUE_AT, "example.test", ["203.0.113.7", "2001:db8::7"]);
-        // A name without a dot that nobody has: no such name, at once.
+    });
+}
+
+#[test]
+fn basic_a_name_without_a_dot_that_nobody_has_fails_at_once() {
+    suite("basic_a_name_without_a_dot_that_nobody_has_fails_at_once", |world| {
+        on(world, "aone", "--network blue");
         fails(world, "aone", BLUE_AT, "bone", "NXDOMAIN");
-        // Backwards, in both families; its own and a neighbour's; and an address that nobody has.
-        for (addrs, whole) in [(&one, "aone.blue."), (&two, "atwo.blue.")] {
-            for addr in addrs {
-                let found = dig(world, "aone", &format!("@10.20.0.1 +short -x {addr}"));
-                assert_eq!(found, whole);
+        fails(world, "aone", BLUE_AT, "bone.blue", "NXDOMAIN");
+    });
+}
+
+#[test]
+fn basic_the_world_s_names_in_both_families() {
+    suite("basic_the_world_s_names_in_both_families", |world| {
+        on(world, "aone", "--network blue");
+        finds(world, "aone", BLUE_AT, "example.test", ["203.0.113.7", "2001:db8::7"]);
+    });
+}
+
+#[test]
+fn basic_by_tcp() {
+    suite("basic_by_tcp", |world| {
+        let one = on(world, "aone", "--network blue");
+        for gateway in BLUE_AT {
+            for (name, wanted) in [("aone", one[0].as_str()), ("example.test", "203.0.113.7")] {
+                let found = dig(world, "aone", &format!("@{gateway} +tcp +short {name}"));
+                assert_eq!(found, wanted, "{gateway}");
             }
         }
-        fails(world, "aone", BLUE_AT, "-x 10.20.0.200", "NXDOMAIN");
-        fails(world, "aone", BLUE_AT, "-x fd20::200", "NXDOMAIN");
-        // A network with a long name.
-        world.ok(&format!("network create {LONG} {GREEN}"));
-        let three = texts(&world.container("cone", &format!("--network {LONG}")));
-        finds(world, "cone", GREEN_AT, "cone", words(&three));
-        finds(world, "cone", GREEN_AT, &format!("cone.{LONG}"), words(&three));
-        // Nobody asks for a container that has gone.
+    });
+}
+
+#[test]
+fn basic_a_container_that_has_gone_has_no_name() {
+    suite("basic_a_container_that_has_gone_has_no_name", |world| {
+        on(world, "aone", "--network blue");
+        on(world, "atwo", "--network blue --alias 2a");
         world.ok("stop --time 0 atwo");
         eventually("its names go", PATIENCE, || {
             dig(world, "aone", "@10.20.0.1 atwo").contains("NXDOMAIN")
@@ -99,99 +181,232 @@ fn containers_of_one_network_and_the_world() {
 }
 
 #[test]
-fn containers_of_two_and_three_networks() {
-    let name = "name_suite::containers_of_two_and_three_networks";
-    in_world(name, "nameserver 127.0.0.1\n", |world| {
-        dnsmasq("127.0.0.1", &OUTSIDE);
-        world.ok(&format!("network create red {RED}"));
-        world.ok(&format!("network create green {GREEN}"));
-        let one = texts(&world.container("aone", "--network blue --alias shop"));
-        let other = texts(&world.container("bone", "--network red --alias shop"));
-        let third = texts(&world.container("cone", "--network green"));
-        world.container("abtwo", "--network blue --network red");
-        let own = |at: [&str; 2]| {
-            let networks = [("blue", BLUE_AT), ("red", RED_AT)];
-            let network = networks.into_iter().find(|(_, gateways)| *gateways == at).unwrap().0;
-            let endpoints = world.json("inspect abtwo");
-            let mut endpoints = endpoints.as_array().unwrap().iter();
-            let endpoint = endpoints.find(|e| e["network"] == network).unwrap();
-            let addr = |n: usize| endpoint["addresses"][n].as_str().unwrap().to_owned();
-            [addr(0), addr(1)].map(|text| text.split('/').next().unwrap().to_owned())
-        };
-        // Each knows itself, and nobody of another network.
-        let networks =
-            [("aone", BLUE_AT, &one), ("bone", RED_AT, &other), ("cone", GREEN_AT, &third)];
-        for (asker, at, addrs) in networks {
-            finds(world, asker, at, asker, words(addrs));
-            for (stranger, ..) in networks.iter().filter(|(name, ..)| *name != asker) {
-                fails(world, asker, at, stranger, "NXDOMAIN");
-            }
-        }
-        // The shared one is known on both, by its address there, and knows both.
-        let (blue, red) = (own(BLUE_AT), own(RED_AT));
-        finds(world, "aone", BLUE_AT, "abtwo", words(&blue));
-        finds(world, "bone", RED_AT, "abtwo", words(&red));
-        finds(world, "abtwo", BLUE_AT, "aone", words(&one));
-        finds(world, "abtwo", RED_AT, "bone", words(&other));
-        finds(world, "abtwo", BLUE_AT, "abtwo", words(&blue));
-        finds(world, "abtwo", RED_AT, "abtwo", words(&red));
-        fails(world, "cone", GREEN_AT, "abtwo", "NXDOMAIN");
-        // One alias on two networks is somebody else on each.
-        finds(world, "abtwo", BLUE_AT, "shop", words(&one));
-        finds(world, "abtwo", RED_AT, "shop", words(&other));
-        // Backwards, the shared one has the name of each network.
-        for (at, addrs, whole) in [(BLUE_AT, &blue, "abtwo.blue."), (RED_AT, &red, "abtwo.red.")] {
-            for addr in addrs {
-                assert_eq!(dig(world, "abtwo", &format!("@{} +short -x {addr}", at[0])), whole);
-            }
-        }
-        // Whatever gateway is asked, a container hears of its own network only.
-        fails(world, "cone", BLUE_AT, "aone", "NXDOMAIN");
+fn two_containers_of_one_network() {
+    suite("two_containers_of_one_network", |world| {
+        let one = on(world, "aone", "--network blue");
+        let two = on(world, "atwo", "--network blue");
+        finds(world, "aone", BLUE_AT, "atwo", words(&two));
+        finds(world, "atwo", BLUE_AT, "aone", words(&one));
     });
 }
 
 #[test]
-fn internal_networks_and_name_servers_of_the_administrator_s_choice() {
-    let name = "name_suite::internal_networks_and_name_servers_of_the_administrator_s_choice";
-    in_world(name, "nameserver 127.0.0.1\n", |world| {
-        dnsmasq("127.0.0.1", &OUTSIDE);
-        dnsmasq("127.0.0.2", &["--address=/example.test/203.0.113.8", "--domain-needed"]);
+fn aliases_of_two_containers_of_one_network() {
+    suite("aliases_of_two_containers_of_one_network", |world| {
+        let one = on(world, "aone", "--network blue --alias a1 --alias 1a");
+        let two = on(world, "atwo", "--network blue --alias a2 --alias 2a");
+        for (alias, addrs) in [("a1", &one), ("1a", &one), ("a2", &two), ("2a", &two)] {
+            finds(world, "aone", BLUE_AT, alias, words(addrs));
+            finds(world, "atwo", BLUE_AT, alias, words(addrs));
+        }
+    });
+}
+
+#[test]
+fn aliases_that_two_containers_share_give_both() {
+    suite("aliases_that_two_containers_share_give_both", |world| {
+        let one = on(world, "aone", "--network blue --alias shop");
+        let two = on(world, "atwo", "--network blue --alias shop");
+        for (kind, n) in [("A", 0), ("AAAA", 1)] {
+            let found = dig(world, "aone", &format!("@10.20.0.1 +short shop {kind}"));
+            let mut found: Vec<_> = found.lines().collect();
+            found.sort_unstable();
+            let mut both = [one[n].as_str(), two[n].as_str()];
+            both.sort_unstable();
+            assert_eq!(found, both);
+        }
+    });
+}
+
+#[test]
+fn aliases_on_two_networks_are_somebody_else_on_each() {
+    suite("aliases_on_two_networks_are_somebody_else_on_each", |world| {
+        world.ok(&format!("network create red {RED}"));
+        let one = on(world, "aone", "--network blue --alias shop");
+        let other = on(world, "bone", "--network red --alias shop");
+        on(world, "abtwo", "--network blue --network red");
+        finds(world, "abtwo", BLUE_AT, "shop", words(&one));
+        finds(world, "abtwo", RED_AT, "shop", words(&other));
+    });
+}
+
+#[test]
+fn two_networks_do_not_know_each_other() {
+    suite("two_networks_do_not_know_each_other", |world| {
+        world.ok(&format!("network create red {RED}"));
+        let one = on(world, "aone", "--network blue");
+        let other = on(world, "bone", "--network red");
+        finds(world, "aone", BLUE_AT, "aone", words(&one));
+        finds(world, "bone", RED_AT, "bone", words(&other));
+        fails(world, "aone", BLUE_AT, "bone", "NXDOMAIN");
+        fails(world, "bone", RED_AT, "aone", "NXDOMAIN");
+    });
+}
+
+#[test]
+fn two_networks_and_a_container_on_both_that_all_know() {
+    suite("two_networks_and_a_container_on_both_that_all_know", |world| {
+        world.ok(&format!("network create red {RED}"));
+        on(world, "aone", "--network blue");
+        on(world, "bone", "--network red");
+        on(world, "abtwo", "--network blue --network red");
+        let (blue, red) = (of(world, "abtwo", "blue"), of(world, "abtwo", "red"));
+        finds(world, "aone", BLUE_AT, "abtwo", words(&blue));
+        finds(world, "bone", RED_AT, "abtwo", words(&red));
+        finds(world, "abtwo", BLUE_AT, "abtwo", words(&blue));
+        finds(world, "abtwo", RED_AT, "abtwo", words(&red));
+    });
+}
+
+#[test]
+fn two_networks_and_a_container_on_both_that_knows_all() {
+    suite("two_networks_and_a_container_on_both_that_knows_all", |world| {
+        world.ok(&format!("network create red {RED}"));
+        let one = on(world, "aone", "--network blue");
+        let other = on(world, "bone", "--network red");
+        on(world, "abtwo", "--network blue --network red");
+        finds(world, "abtwo", BLUE_AT, "aone", words(&one));
+        finds(world, "abtwo", RED_AT, "bone", words(&other));
+    });
+}
+
+#[test]
+fn three_networks_of_which_one_is_a_stranger() {
+    suite("three_networks_of_which_one_is_a_stranger", |world| {
+        world.ok(&format!("network create red {RED}"));
+        world.ok(&format!("network create green {GREEN}"));
+        on(world, "aone", "--network blue");
+        on(world, "abtwo", "--network blue --network red");
+        let third = on(world, "cone", "--network green");
+        finds(world, "cone", GREEN_AT, "cone", words(&third));
+        for stranger in ["aone", "abtwo"] {
+            fails(world, "cone", GREEN_AT, stranger, "NXDOMAIN");
+        }
+        fails(world, "aone", BLUE_AT, "cone", "NXDOMAIN");
+        fails(world, "abtwo", RED_AT, "cone", "NXDOMAIN");
+    });
+}
+
+#[test]
+fn three_networks_and_a_container_on_all() {
+    suite("three_networks_and_a_container_on_all", |world| {
+        world.ok(&format!("network create red {RED}"));
+        world.ok(&format!("network create green {GREEN}"));
+        let networks =
+            [("aone", "blue", BLUE_AT), ("bone", "red", RED_AT), ("cone", "green", GREEN_AT)];
+        let all =
+            networks.map(|(name, network, _)| on(world, name, &format!("--network {network}")));
+        on(world, "abc", "--network blue --network red --network green");
+        for ((name, network, at), addrs) in networks.into_iter().zip(&all) {
+            finds(world, "abc", at, name, words(addrs));
+            finds(world, name, at, "abc", words(&of(world, "abc", network)));
+        }
+    });
+}
+
+#[test]
+fn three_networks_and_whatever_gateway_is_asked() {
+    suite("three_networks_and_whatever_gateway_is_asked", |world| {
+        world.ok(&format!("network create red {RED}"));
+        world.ok(&format!("network create green {GREEN}"));
+        on(world, "aone", "--network blue");
+        on(world, "cone", "--network green");
+        fails(world, "cone", BLUE_AT, "aone", "NXDOMAIN");
+        fails(world, "aone", RED_AT, "cone", "NXDOMAIN");
+    });
+}
+
+#[test]
+fn backwards_in_both_families() {
+    suite("backwards_in_both_families", |world| {
+        let one = on(world, "aone", "--network blue --alias a1");
+        let two = on(world, "atwo", "--network blue");
+        for asker in ["aone", "atwo"] {
+            backwards(world, asker, "10.20.0.1", &one, "aone.blue.");
+            backwards(world, asker, "fd20::1", &two, "atwo.blue.");
+        }
+    });
+}
+
+#[test]
+fn backwards_for_an_address_that_nobody_has() {
+    suite("backwards_for_an_address_that_nobody_has", |world| {
+        on(world, "aone", "--network blue");
+        fails(world, "aone", BLUE_AT, "-x 10.20.0.200", "NXDOMAIN");
+        fails(world, "aone", BLUE_AT, "-x fd20::200", "NXDOMAIN");
+    });
+}
+
+#[test]
+fn backwards_on_a_shared_network() {
+    suite("backwards_on_a_shared_network", |world| {
+        world.ok(&format!("network create red {RED}"));
+        on(world, "abtwo", "--network blue --network red");
+        for (at, network) in [(BLUE_AT, "blue"), (RED_AT, "red")] {
+            let addrs = of(world, "abtwo", network);
+            backwards(world, "abtwo", at[0], &addrs, &format!("abtwo.{network}."));
+        }
+    });
+}
+
+#[test]
+fn internal_networks_have_their_own_names_and_no_others() {
+    suite("internal_networks_have_their_own_names_and_no_others", |world| {
         world.ok(&format!("network create red --internal {RED}"));
-        let one = texts(&world.container("aone", "--network blue"));
-        let inner = texts(&world.container("inner", "--network red"));
-        // An internal network's own names, in both families, and nothing else.
+        let inner = on(world, "inner", "--network red");
         finds(world, "inner", RED_AT, "inner", words(&inner));
         fails(world, "inner", RED_AT, "example.test", "REFUSED");
-        // Chosen servers that answer: they are asked, and the host's are not.
-        let config = world.path("config.toml");
-        let restart = |servers: &str| {
-            std::fs::write(&config, format!("dns = [{servers}]\n")).unwrap();
-            world.ok("daemon stop");
-            world.start(&format!("--config {}", config.display()));
-        };
-        restart("\"127.0.0.2\"");
-        eventually("the container is back", PATIENCE, || {
-            world.names().contains(&"aone".to_owned())
-        });
+    });
+}
+
+#[test]
+fn internal_networks_and_others_at_once_ask_outside_by_the_other() {
+    suite("internal_networks_and_others_at_once_ask_outside_by_the_other", |world| {
+        world.ok(&format!("network create red --internal {RED}"));
+        on(world, "both", "--network blue --network red");
+        finds(world, "both", BLUE_AT, "example.test", ["203.0.113.7", "2001:db8::7"]);
+        fails(world, "both", RED_AT, "example.test", "REFUSED");
+        finds(world, "both", RED_AT, "both", words(&of(world, "both", "red")));
+    });
+}
+
+#[test]
+fn custom_name_servers_are_asked_and_the_host_s_are_not() {
+    suite("custom_name_servers_are_asked_and_the_host_s_are_not", |world| {
+        dnsmasq("127.0.0.2", &["--address=/example.test/203.0.113.8", "--domain-needed"]);
+        let one = on(world, "aone", "--network blue");
+        restart(world, "\"127.0.0.2\"");
         finds(world, "aone", BLUE_AT, "aone", words(&one));
         finds(world, "aone", BLUE_AT, "example.test", ["203.0.113.8", ""]);
-        // One that is not there: its names fail, and ours do not.
-        restart("\"127.0.0.255\"");
-        eventually("the container is back", PATIENCE, || {
-            world.names().contains(&"aone".to_owned())
-        });
+    });
+}
+
+#[test]
+fn custom_name_servers_that_are_not_there_fail_and_our_names_do_not() {
+    suite("custom_name_servers_that_are_not_there_fail_and_our_names_do_not", |world| {
+        let one = on(world, "aone", "--network blue");
+        restart(world, "\"127.0.0.255\"");
         finds(world, "aone", BLUE_AT, "aone", words(&one));
         fails(world, "aone", BLUE_AT, "example.test", "SERVFAIL");
     });
 }
 
 #[test]
-fn whoever_has_the_host_s_port_53_keeps_it() {
-    let name = "name_suite::whoever_has_the_host_s_port_53_keeps_it";
+fn custom_name_servers_of_which_the_first_is_not_there() {
+    suite("custom_name_servers_of_which_the_first_is_not_there", |world| {
+        on(world, "aone", "--network blue");
+        restart(world, "\"127.0.0.255\", \"127.0.0.1\"");
+        finds(world, "aone", BLUE_AT, "example.test", ["203.0.113.7", "2001:db8::7"]);
+    });
+}
+
+#[test]
+fn errors_whoever_has_the_host_s_port_53_keeps_it() {
+    let name = "name_suite::errors_whoever_has_the_host_s_port_53_keeps_it";
     in_world(name, "nameserver 127.0.0.1\n", |world| {
         let udp = std::net::UdpSocket::bind("[::]:53").unwrap();
         let tcp = std::net::TcpListener::bind("[::]:53").unwrap();
-        let one = texts(&world.container("aone", "--network blue"));
+        let one = on(world, "aone", "--network blue");
         finds(world, "aone", BLUE_AT, "aone", words(&one));
         assert_eq!(dig(world, "aone", "@10.20.0.1 +tcp +short aone"), one[0]);
         drop((udp, tcp));

@@ -153,7 +153,13 @@ fn what_a_lan_gives_is_used_until_it_is_taken_back() {
     let addresses: Vec<_> = info.addresses.iter().map(ToString::to_string).collect();
     assert_eq!(addresses, ["192.168.7.21/24", "2001:db8:7::20/64"]);
     assert_eq!((info.mtu, info.state.as_str()), (1400, "works"));
-    assert_eq!(attach(&mut control, "web").dns, [ip("192.168.7.53")]);
+    let gateways = [ip("10.20.0.1"), ip("fd20::1")];
+    assert_eq!(
+        attach(&mut control, "web").dns,
+        gateways,
+        "which knows containers and asks the LAN's"
+    );
+    assert_eq!(control.resolvers.last(), Some(&ip("192.168.7.53")));
     {
         let world = daemon.fake.world();
         let told = world.tables.uplink(id).unwrap();
@@ -167,6 +173,7 @@ fn what_a_lan_gives_is_used_until_it_is_taken_back() {
     control.notice(Notice::Configured(id, Lan::default()));
     assert_eq!(control.uplink("default").unwrap().state, "waits for an address");
     assert!(kinds(&control).contains(&EventKind::UplinkLost));
+    assert!(!control.resolvers.contains(&ip("192.168.7.53")));
 }
 
 #[test]
