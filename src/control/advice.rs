@@ -36,6 +36,9 @@ pub(super) fn on(kind: EventKind) -> Option<&'static str> {
             "see whether the node and its daemon run; its subnet stays its own until `wharf node rm`"
         }
         EventKind::ClusterTrouble => "`wharf status` says whether it goes on",
+        EventKind::BackendUnready => {
+            "see whether the container listens there; `wharf service inspect` says how each backend is"
+        }
         EventKind::FlowDenied => {
             "if it should pass, `wharf policy test` shows the rules of both ends"
         }
