@@ -195,7 +195,7 @@ fn a_backend_is_asked_from_its_gateway_s_address_whether_it_serves() {
         let net = world.network(NetworkOptions::default());
         let (web, other) = (world.endpoint(net), world.endpoint(net));
         // What is published at the gateway's address takes nothing away from it.
-        world.publish(9, TCP, 600, &other, 80);
+        world.publish(9, TCP, 512, &other, 80);
         let seconds = Span::from_secs;
         let health =
             Health { check: Check::Tcp, interval: seconds(5), timeout: seconds(1), up: 1, down: 1 };
@@ -215,7 +215,7 @@ fn a_backend_is_asked_from_its_gateway_s_address_whether_it_serves() {
         let syn = world.advance(Span::from_millis(1)).remove(0);
         assert_eq!((syn.port, syn.dst()), (web.port, (web.addr(family), 8080)));
         assert_eq!((syn.dst_mac(), syn.src_mac()), (web.mac, gateway_mac(net)));
-        assert_eq!(syn.src().0, gateway(net, family));
+        assert_eq!(syn.src(), (gateway(net, family), 512));
         syn.assert_checksums();
         let headers = etherparse::PacketHeaders::from_ethernet_slice(&syn.bytes).unwrap();
         let seq = headers.transport.and_then(etherparse::TransportHeader::tcp).unwrap();
@@ -226,7 +226,8 @@ fn a_backend_is_asked_from_its_gateway_s_address_whether_it_serves() {
         let verdict = Verdict { service: ServiceId(1), addr, port: 8080, failure: None };
         assert_eq!(world.events, [Event::Health(verdict)]);
         // Who was not asked is nobody's answer.
-        let stray = tcp(&other, other.router, 8080, syn.src(), "SA", (7, 1), b"");
+        let stray = (gateway(net, family), 513);
+        let stray = tcp(&other, other.router, 8080, stray, "SA", (7, 1), b"");
         world.refused(other.port, &stray, DropReason::NoService);
         assert_eq!(world.dp.worker_stats().flows, 0, "none of it is a flow");
     }

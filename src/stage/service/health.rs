@@ -177,11 +177,12 @@ impl Prober {
             Some((health, wanted)) => (Some(health), wanted.as_slice()),
             None => (None, &[][..]),
         };
+        let plugs: HashMap<_, _> = wanted.iter().map(|c| ((c.addr, c.port), c.plug)).collect();
         for (target, at) in self.of_service(service.id) {
-            let probe = self.probes.get(at);
-            let stays = probe.is_some_and(|probe| {
-                let same = |c: &Checked| (c.plug, c.addr, c.port) == probe.place();
-                health == Some(&probe.health) && wanted.iter().any(same)
+            let stays = self.probes.get(at).is_some_and(|probe| {
+                let (_, addr, port) = target;
+                health == Some(&probe.health)
+                    && plugs.get(&(addr, port)) == Some(&probe.checked.plug)
             });
             if !stays {
                 self.forget(&target, at);
@@ -361,10 +362,6 @@ impl Probe {
             next: now,
             due: now,
         }
-    }
-
-    fn place(&self) -> (PortId, Addr, u16) {
-        (self.checked.plug, self.checked.addr, self.checked.port)
     }
 
     /// Up to an eighth less than the interval, so that those that began together do not go on together.
