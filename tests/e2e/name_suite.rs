@@ -142,7 +142,6 @@ fn basic_a_name_without_a_dot_that_nobody_has_fails_at_once() {
     suite("basic_a_name_without_a_dot_that_nobody_has_fails_at_once", |world| {
         on(world, "aone", "--network blue");
         fails(world, "aone", BLUE_AT, "bone", "NXDOMAIN");
-        fails(world, "aone", BLUE_AT, "bone.blue", "NXDOMAIN");
     });
 }
 

@@ -147,10 +147,10 @@ fn a_backend_that_does_not_take_connections_gets_none_until_it_does() {
             let member = members.find(|member| member["name"] == name).unwrap();
             member["unready"].as_object().unwrap().clone()
         };
-        eventually("the one that serves is ready", PATIENCE, || unready("good").is_empty());
+        eventually("the one that serves is ready", 3 * PATIENCE, || unready("good").is_empty());
         let refused =
             |name: &str| unready(name).values().all(|why| why == "refused the connection");
-        eventually("the other one is not", PATIENCE, || refused("late"));
+        eventually("the other one is not", 3 * PATIENCE, || refused("late"));
         assert!(world.ok("service ls").contains("1/2"));
         for family in FAMILIES {
             let to = vip(&world, family);
@@ -160,7 +160,7 @@ fn a_backend_that_does_not_take_connections_gets_none_until_it_does() {
             assert_eq!(responders(&world, to), BTreeSet::from([good.addr(family).to_string()]));
         }
         serve_whoami(&late.ns(), INSIDE);
-        eventually("the other one comes", PATIENCE, || unready("late").is_empty());
+        eventually("the other one comes", 3 * PATIENCE, || unready("late").is_empty());
         for family in FAMILIES {
             let to = vip(&world, family);
             for _ in 0..20 {

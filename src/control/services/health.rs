@@ -129,6 +129,8 @@ impl Control {
         let Some(member) = member.map(|member| member.name.clone()) else { return };
         let name = state.record.spec.name.clone();
         let at = SocketAddr::new(addr, port);
+        // Another reason for what was known is worth knowing, and no event.
+        let news = condition.ready || condition.failure.is_none() || failure.is_none();
         let (kind, text) = match &failure {
             None => (EventKind::BackendReady, format!("{member} serves {name} at {at}")),
             Some(why) => (
@@ -139,6 +141,8 @@ impl Control {
         condition.ready = failure.is_none();
         condition.failure = failure;
         self.send_service(service);
-        self.event(kind, None, Some(&member), text);
+        if news {
+            self.event(kind, None, Some(&member), text);
+        }
     }
 }

@@ -264,6 +264,12 @@ fn only_backends_that_were_found_to_serve_are_in_the_table_and_each_change_is_an
     let event = control.events(0).pop().unwrap();
     assert_eq!(event.kind, EventKind::BackendUnready);
     assert_eq!(event.text, "a does not serve web at 10.20.0.2:8080: answers 503");
+    // Another reason is shown, and is no event.
+    let events = control.events(0).len();
+    found(&mut control, "10.20.0.2", Some("refused the connection"));
+    let shown = control.service("web").unwrap();
+    assert_eq!(shown.members[0].unready[&ip("10.20.0.2")], "refused the connection");
+    assert_eq!(control.events(0).len(), events);
     // What is said of one that is gone, or of no service, is nothing.
     found(&mut control, "10.20.0.99", None);
     control

@@ -129,8 +129,8 @@ struct Probe {
     ready: bool,
     /// Whether it has been ready at any time.
     served: bool,
-    /// Whether anybody was told how it is.
-    told: bool,
+    /// What was told last: why it does not serve.
+    told: Option<String>,
     /// Attempts in a row that show the contrary.
     streak: u16,
     attempts: u16,
@@ -354,7 +354,7 @@ impl Probe {
             health,
             ready: checked.ready,
             served: checked.ready,
-            told: checked.ready,
+            told: None,
             streak: 0,
             attempts: 0,
             attempt: None,
@@ -397,8 +397,8 @@ impl Probe {
         let (passed, failure) = (shown.is_ok(), shown.err());
         if passed == self.ready {
             self.streak = 0;
-            // Why it has never been ready is worth knowing.
-            if passed || self.told {
+            // Why it is not ready is worth knowing, and whether it is for another reason now.
+            if passed || self.told == failure {
                 return None;
             }
         } else {
@@ -410,7 +410,7 @@ impl Probe {
             (self.ready, self.streak) = (passed, 0);
             self.served |= passed;
         }
-        self.told = true;
+        self.told.clone_from(&failure);
         let (service, addr, port) = self.target;
         Some(Verdict { service, addr, port, failure })
     }
