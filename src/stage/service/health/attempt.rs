@@ -77,7 +77,7 @@ impl Attempt {
             key,
             until,
             over: false,
-            request: request(check, &key),
+            request: Some(request(check, &key)),
             head: Vec::new(),
             link: Ethernet {
                 dst: origin.station,
@@ -187,13 +187,13 @@ impl Attempt {
 }
 
 /// What is asked; nothing if a connection is all that is wanted.
-fn request(check: &Check, key: &FlowKey) -> Option<String> {
-    let Check::Http(path) = check else { return Some(String::new()) };
+fn request(check: &Check, key: &FlowKey) -> String {
+    let Check::Http(path) = check else { return String::new() };
     let host = std::net::SocketAddr::new(key.src.ip(), key.src_port);
-    Some(format!(
+    format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: wharf-health\r\nAccept: */*\r\n\
          Connection: close\r\n\r\n"
-    ))
+    )
 }
 
 /// The code in a whole status line.
