@@ -7,12 +7,15 @@ use etherparse::PacketBuilder;
 use wharf::base::ids::PortId;
 use wharf::packet::merge::{Merged, Merger};
 use wharf::packet::{Csum, FrameBatch, Gso, Offload};
-use wharf::stage::tunnel::{Link, TunnelOutput, vxlan};
+use wharf::stage::tunnel::{Link, TunnelOutput, Wrap, vxlan};
 use wharf::wire::addr::Addr;
 use wharf::wire::checksum;
 
-const LINK: Link =
-    Link { port: PortId(1), to: (Addr::from_v4_bytes([192, 0, 2, 2]), 4789), vni: 1 };
+const LINK: Link = Link {
+    port: PortId(1),
+    to: (Addr::from_v4_bytes([192, 0, 2, 2]), 4789),
+    wrap: Wrap::Vxlan { vni: 1 },
+};
 /// Payload of a segment: what is left of 1450 with timestamps.
 const SEGMENT: usize = 1398;
 

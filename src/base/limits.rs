@@ -198,6 +198,12 @@ pub const SOCKET_RECEIVE_TURN: usize = 128;
 pub const TUNNEL_TRAIN_MAX: u32 = 63;
 /// Bytes of one such train: below the largest UDP payload of both families (65,507 and 65,527).
 pub const TUNNEL_TRAIN_BYTES_MAX: u32 = 65_000;
+/// Packets that wait for a node's answer to a handshake, for each node (the kernel keeps 128): a burst of
+/// first packets, and no more than 1 MB at 1,000 nodes that are silent and asked for small ones.
+pub const WIREGUARD_WAITING_MAX: usize = 64;
+/// Handshakes a second that are begun for strangers without asking them to show where they are: each costs
+/// some 0.1 ms.
+pub const WIREGUARD_HANDSHAKES_PER_SECOND: u64 = 200;
 /// Names asked of the host's resolvers at one time, per worker; each takes a descriptor or two.
 pub const NAMES_ASKED_MAX: usize = 512;
 /// Queries of one port that wait for an answer, so that one container's flood leaves the others theirs.

@@ -2,8 +2,10 @@
 //!
 //! Nothing here knows of packets or of the operating system.
 
+pub mod base64;
 pub mod hash;
 pub mod ids;
+pub mod key;
 pub mod limits;
 pub mod lru;
 pub mod prefetch;

@@ -1,12 +1,17 @@
-//! `wharf node`: ls, inspect, rm; and the endpoints of all nodes for `wharf ps --all-nodes`.
+//! `wharf node`: ls, inspect, rm, key; and the endpoints of all nodes for `wharf ps --all-nodes`.
+
+use std::path::PathBuf;
 
 use clap::Subcommand;
 use ipnet::IpNet;
 
+use super::daemon::make_state_dir;
 use super::human::{list, or_dash, seconds};
 use super::options::{Format, Global};
 use super::output::{Outcome, json, line, listing, table};
+use crate::control::config::Paths;
 use crate::control::model::{NodeEndpoint, NodeInfo, NodeRemoved, NodeState};
+use crate::control::node_key;
 
 /// What can be done with nodes.
 #[derive(Subcommand, Debug)]
@@ -19,6 +24,14 @@ pub(crate) enum Command {
         /// Nodes
         #[arg(required = true, value_name = "NAME")]
         names: Vec<String>,
+    },
+    /// Print this node's public key, which other nodes' config files need
+    ///
+    /// It is made, with the private one (`wireguard-key` in the state directory), if there is none yet.
+    Key {
+        /// The daemon's state directory
+        #[arg(long, value_name = "DIR", env = "WHARF_STATE_DIR", hide_env_values = true)]
+        state_dir: Option<PathBuf>,
     },
     /// Remove nodes that are gone for good, or leave with the daemon's own
     ///
@@ -37,6 +50,11 @@ pub(crate) enum Command {
 pub(crate) fn run(global: &Global, command: Command) -> Outcome {
     let client = global.client();
     match command {
+        Command::Key { state_dir } => {
+            let dir = state_dir.unwrap_or_else(|| Paths::of_this_user().state_dir);
+            make_state_dir(&dir)?;
+            line(&node_key::of(&dir)?.public().to_string())?;
+        }
         Command::Ls(format) => {
             let nodes = client.nodes()?;
             return listing(format.json, &nodes, || nodes_table(&nodes));

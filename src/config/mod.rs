@@ -14,7 +14,7 @@ mod uplink;
 
 pub use delta::Delta;
 pub use network::{Guise, Network, Stands, Subnet, link_local};
-pub use peer::{Backend, Peer, Prefix, Tunnel};
+pub use peer::{Backend, BackendKind, Peer, Prefix, Tunnel};
 pub use policy::PolicyTables;
 pub use port::{Port, PortKind};
 pub use tables::{RouteTarget, Tables};

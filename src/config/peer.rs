@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::base::ids::{PeerId, PortId};
+use crate::base::key::PublicKey;
 use crate::wire::addr::Addr;
 use crate::wire::mac::Mac;
 
@@ -15,6 +18,17 @@ pub struct Prefix {
     pub len: u8,
 }
 
+/// How packets between nodes are wrapped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendKind {
+    /// VXLAN, for networks that one owns: nothing is encrypted.
+    #[default]
+    Vxlan,
+    /// WireGuard.
+    Wireguard,
+}
+
 /// How packets for a peer are wrapped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Backend {
@@ -22,6 +36,11 @@ pub enum Backend {
     Vxlan {
         /// Twenty-four bits.
         vni: u32,
+    },
+    /// WireGuard: each packet is encrypted, and its sender is known by its key.
+    Wireguard {
+        /// The node's.
+        key: PublicKey,
     },
 }
 
@@ -55,6 +74,26 @@ pub struct Tunnel {
     pub subnets: Vec<Prefix>,
     /// Our MAC, to which peers address inner frames.
     pub mac: Mac,
+}
+
+impl BackendKind {
+    /// Its word in the configuration.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Vxlan => "vxlan",
+            Self::Wireguard => "wireguard",
+        }
+    }
+}
+
+impl Backend {
+    /// Its kind.
+    pub fn kind(self) -> BackendKind {
+        match self {
+            Self::Vxlan { .. } => BackendKind::Vxlan,
+            Self::Wireguard { .. } => BackendKind::Wireguard,
+        }
+    }
 }
 
 impl Prefix {

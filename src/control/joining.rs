@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 
-use super::Control;
 use super::cluster::records::{Backend, EndpointRecord as Told};
 use super::cluster::{
     Beginning, Cluster, ErrandError, Machine, Reachable, Removed, identity, subnet_env,
@@ -15,7 +14,9 @@ use super::model::{
 };
 use super::networks::in_words;
 use super::store::record::EndpointRecord;
+use super::{Control, node_key};
 use crate::base::limits::CLUSTER_RECORD_BYTES_MAX;
+use crate::config::BackendKind;
 
 /// This node in its cluster.
 #[derive(Debug)]
@@ -37,7 +38,11 @@ impl Control {
         let held = self.state.network(config.network_name());
         let held = held.map(|n| n.record.subnets.iter().map(|(net, _)| *net).collect());
         let addresses = self.outside.host.addresses().unwrap_or_default();
-        let beginning = Beginning { me, held, addresses, since_ms: self.started_ms };
+        let key = match config.backend {
+            BackendKind::Wireguard => Some(node_key::of(&self.settings.paths.state_dir)?.public()),
+            BackendKind::Vxlan => None,
+        };
+        let beginning = Beginning { me, held, addresses, since_ms: self.started_ms, key };
         let cluster = Cluster::new(&config, beginning)
             .map_err(|why| ControlError::invalid(why, "change `[cluster]` in the config file"))?;
         self.joined = Some(Joined {
@@ -100,14 +105,21 @@ impl Control {
     /// Opens this node's end of the tunnels, with a route to every node that is known already.
     fn open_end(&mut self, subnets: &[IpNet]) -> Result<(), ControlError> {
         let cluster = self.cluster()?;
-        if let Some(Backend::Vxlan { vni, port, mac }) = cluster.look(|m| m.end().cloned()) {
+        if let Some(end) = cluster.look(|m| m.end().cloned()) {
+            let config = cluster.config();
+            let (backend, vni, port, mac) = match end {
+                Backend::Vxlan { vni, port, mac } => (BackendKind::Vxlan, vni, port, Some(mac)),
+                Backend::Wireguard { port, .. } => (BackendKind::Wireguard, 1, port, None),
+            };
             self.set_node(&NodeSpec {
                 subnets: subnets.to_vec(),
+                backend,
                 vni,
-                port,
-                addresses: cluster.config().addresses.clone(),
+                port: Some(port),
+                keep_alive: config.keep_alive,
+                addresses: config.addresses.clone(),
                 one_port: false,
-                mac: Some(mac),
+                mac,
                 mtu: None,
             })?;
         }
@@ -119,17 +131,14 @@ impl Control {
     /// Routes to these nodes; what cannot be is told with the node.
     fn route_to(&mut self, nodes: &BTreeMap<String, Reachable>) {
         for (name, node) in nodes {
-            let Some(Backend::Vxlan { vni, port, mac }) = node.alive.backend else { continue };
+            let Some(end) = node.alive.backend.clone() else { continue };
             let Some(address) = node.alive.addresses.first().copied() else { continue };
-            let (subnets, name) = (node.subnets.clone(), name.clone());
-            let spec = PeerSpec {
-                name,
-                address,
-                port: Some(port),
-                subnets,
-                mac: Some(mac),
-                vni: Some(vni),
+            let (port, mac, vni, key) = match end {
+                Backend::Vxlan { vni, port, mac } => (port, Some(mac), Some(vni), None),
+                Backend::Wireguard { key, port } => (port, None, None, Some(key)),
             };
+            let (subnets, name) = (node.subnets.clone(), name.clone());
+            let spec = PeerSpec { name, address, port: Some(port), subnets, mac, vni, key };
             let routed = self.put_peer(&spec);
             let Some(joined) = &mut self.joined else { return };
             match routed {

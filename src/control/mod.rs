@@ -29,6 +29,7 @@ pub mod model;
 mod names;
 pub mod netstate;
 mod networks;
+pub mod node_key;
 mod nodes;
 mod numbers;
 pub mod outside;

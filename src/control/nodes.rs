@@ -13,11 +13,12 @@ use super::error::ControlError;
 use super::ipam::{Claim, check_subnet, overlaps};
 use super::model::{NodeSpec, PeerSpec, PeerView};
 use super::numbers::Numbers;
-use super::{Control, names};
+use super::{Control, names, node_key};
 use crate::base::ids::{PeerId, PortId};
 use crate::base::limits::PEERS_MAX;
-use crate::config::{Backend, Delta, Peer, Prefix, Tunnel};
+use crate::config::{Backend, BackendKind, Delta, Peer, Prefix, Tunnel};
 use crate::datapath::nodes::overhead;
+use crate::io::wireguard::Identity;
 use crate::wire::addr::Addr;
 use crate::wire::mac::Mac;
 use crate::wire::vxlan::VNI_MAX;
@@ -73,18 +74,22 @@ impl Control {
         if let Some(claim) = self.nodes.claims().find(|c| any_overlap(&spec.subnets, c.net)) {
             return Err(taken("this node", &claim));
         }
-        let same = |old: &NodeSpec| {
-            old.port == spec.port
-                && old.addresses == spec.addresses
-                && old.one_port == spec.one_port
+        let (open, encrypted, other, port) = match old {
+            Some((old, tunnel)) => {
+                let other = old.backend != spec.backend;
+                (
+                    sockets_of(old) == sockets_of(spec),
+                    !other && old.keep_alive == spec.keep_alive,
+                    other,
+                    tunnel.port,
+                )
+            }
+            None => (false, false, false, self.take_port()?),
         };
-        let (open, port) = match old {
-            Some((old, tunnel)) => (same(old), tunnel.port),
-            None => (false, self.take_port()?),
-        };
+        let identity = self.identity(spec)?;
         if !open {
-            let host = &self.outside.host;
-            match host.open_tunnels(&spec.addresses, spec.port, spec.one_port) {
+            let (addresses, at, one_port) = sockets_of(spec);
+            match self.outside.host.open_tunnels(addresses, at, one_port) {
                 Ok(sockets) => self.outside.dataplane.send(Command::Tunnels(sockets)),
                 Err(error) => {
                     if self.nodes.own.is_none() {
@@ -93,6 +98,15 @@ impl Control {
                     return Err(error.into());
                 }
             }
+        }
+        if other {
+            // They are told of anew by whoever knows how they are reached now.
+            for name in self.nodes.peers.keys().cloned().collect::<Vec<_>>() {
+                self.remove_peer(&name)?;
+            }
+        }
+        if !encrypted {
+            self.outside.dataplane.send(Command::Encrypt(identity));
         }
         let mac = spec.mac.unwrap_or_else(|| mac_of(&spec.subnets));
         let tunnel = Arc::new(Tunnel { port, subnets: prefixes(&spec.subnets), mac });
@@ -107,6 +121,15 @@ impl Control {
         Ok(())
     }
 
+    /// Who this node is to WireGuard.
+    fn identity(&self, spec: &NodeSpec) -> Result<Option<Identity>, ControlError> {
+        if spec.backend != BackendKind::Wireguard {
+            return Ok(None);
+        }
+        let secret = node_key::of(&self.settings.paths.state_dir)?;
+        Ok(Some(Identity { secret, keep_alive: spec.keep_alive.filter(|secs| *secs > 0) }))
+    }
+
     /// Another node appears or changes.
     pub fn put_peer(&mut self, spec: &PeerSpec) -> Result<(), ControlError> {
         self.check_peer(spec)?;
@@ -118,6 +141,7 @@ impl Control {
 
     fn install_peer(&mut self, spec: &PeerSpec) -> Result<(), ControlError> {
         let Some((own, _)) = self.nodes.own.clone() else { return Err(no_node(&spec.name)) };
+        let backend = backend(&own, spec)?;
         let (id, port) = match self.nodes.peers.get(&spec.name) {
             Some((_, old)) => (old.id, old.port),
             None => {
@@ -126,7 +150,7 @@ impl Control {
                 (id, self.take_port()?)
             }
         };
-        let endpoint = (Addr::from(spec.address), spec.port.unwrap_or(own.port));
+        let endpoint = (Addr::from(spec.address), spec.port.unwrap_or(own.port()));
         let host = &self.outside.host;
         let path = own.mtu.or_else(|| host.path_mtu(spec.address, endpoint.1)).unwrap_or(PATH_MTU);
         let peer = Arc::new(Peer {
@@ -136,8 +160,8 @@ impl Control {
             endpoint,
             subnets: prefixes(&spec.subnets),
             mac: spec.mac.unwrap_or_else(|| mac_of(&spec.subnets)),
-            backend: Backend::Vxlan { vni: spec.vni.unwrap_or(own.vni) },
-            mtu: path.saturating_sub(overhead(endpoint.0)),
+            backend,
+            mtu: path.saturating_sub(overhead(endpoint.0, own.backend)),
         });
         self.send_deltas(vec![Delta::Peer(Arc::clone(&peer))]);
         self.nodes.peers.insert(spec.name.clone(), (spec.clone(), peer));
@@ -167,9 +191,8 @@ impl Control {
                 port: peer.endpoint.1,
                 subnets: spec.subnets.clone(),
                 mac: peer.mac,
-                backend: match peer.backend {
-                    Backend::Vxlan { .. } => "vxlan".to_owned(),
-                },
+                backend: peer.backend.kind(),
+                key: spec.key,
                 switch_port: peer.port,
                 info,
             })
@@ -188,7 +211,9 @@ impl Control {
             self.set_node(node)?;
         }
         let wanted: BTreeSet<String> = config.peers.iter().map(|p| p.name.clone()).collect();
-        for gone in self.nodes.configured.difference(&wanted).cloned().collect::<Vec<_>>() {
+        let gone = self.nodes.configured.difference(&wanted);
+        let gone = gone.filter(|name| self.nodes.peers.contains_key(*name)).cloned();
+        for gone in gone.collect::<Vec<_>>() {
             self.remove_peer(&gone)?;
         }
         for peer in &config.peers {
@@ -204,7 +229,7 @@ impl Control {
         subnets.iter().find(|(net, _)| tunnel.owns(net.network().into()))?;
         let v6_only = !own.addresses.is_empty() && own.addresses.iter().all(IpAddr::is_ipv6);
         let outer = if v6_only { Addr::UNSPECIFIED } else { Addr::from_v4_bits(0) };
-        let unknown = own.mtu.unwrap_or(PATH_MTU).saturating_sub(overhead(outer));
+        let unknown = own.mtu.unwrap_or(PATH_MTU).saturating_sub(overhead(outer, own.backend));
         let known = self.nodes.peers.values().map(|(_, peer)| peer.mtu).min();
         Some(known.unwrap_or(unknown).min(unknown))
     }
@@ -230,17 +255,55 @@ impl Control {
         if let Some(claim) = claims.find(|claim| any_overlap(&spec.subnets, claim.net)) {
             return Err(taken(&format!("node {name}"), &claim));
         }
+        let backend = backend(own, spec)?;
         let mac = spec.mac.unwrap_or_else(|| mac_of(&spec.subnets));
-        let at = (Addr::from(spec.address), spec.port.unwrap_or(own.port));
+        let at = (Addr::from(spec.address), spec.port.unwrap_or(own.port()));
         let others = self.nodes.peers.values().filter(|(other, _)| other.name != *name);
-        let twin = others.clone().find(|(_, peer)| peer.endpoint == at);
-        if let Some((other, _)) = twin {
+        // WireGuard knows nodes by their keys: behind one NAT several may have one address.
+        if let Some((other, _)) = others.clone().find(|(_, peer)| same_end(peer, at, backend)) {
+            if spec.key.is_some() {
+                let message = format!("nodes {name} and {} have the same key", other.name);
+                return Err(ControlError::invalid(message, "give each the key that it has itself"));
+            }
             let message = format!("nodes {name} and {} are both at {}", other.name, spec.address);
             return Err(ControlError::invalid(message, "give each its own address"));
         }
         let holder = others.clone().find(|(_, peer)| peer.mac == mac).map(|(o, _)| o.name.clone());
         let holder = holder.or((tunnel.mac == mac).then(|| "this node".to_owned()));
         holder.map_or(Ok(()), |holder| Err(ControlError::MacTaken { mac, holder }))
+    }
+}
+
+/// What the sockets of the tunnels are: addresses, port, and whether everything leaves by that port. With
+/// WireGuard it does, since a peer answers where it is spoken to from.
+fn sockets_of(spec: &NodeSpec) -> (&[IpAddr], u16, bool) {
+    let one_port = spec.one_port || spec.backend == BackendKind::Wireguard;
+    (&spec.addresses, spec.port(), one_port)
+}
+
+/// Whether a peer is where, or who, another one would be.
+fn same_end(peer: &Peer, at: (Addr, u16), backend: Backend) -> bool {
+    match backend {
+        Backend::Vxlan { .. } => peer.endpoint == at,
+        Backend::Wireguard { .. } => peer.backend == backend,
+    }
+}
+
+fn backend(own: &NodeSpec, spec: &PeerSpec) -> Result<Backend, ControlError> {
+    let name = &spec.name;
+    match (own.backend, spec.key) {
+        (BackendKind::Vxlan, None) => Ok(Backend::Vxlan { vni: spec.vni.unwrap_or(own.vni) }),
+        (BackendKind::Wireguard, Some(key)) => Ok(Backend::Wireguard { key }),
+        (BackendKind::Wireguard, None) => Err(ControlError::invalid(
+            format!(
+                "node {name} has no key, and this node speaks to nobody without: it encrypts with WireGuard"
+            ),
+            "give the key that `wharf node key` prints there",
+        )),
+        (BackendKind::Vxlan, Some(_)) => Err(ControlError::invalid(
+            format!("node {name} has a key, and this node encrypts nothing: it speaks VXLAN"),
+            "say `backend = \"wireguard\"` in [node], or leave the key out",
+        )),
     }
 }
 

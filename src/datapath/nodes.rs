@@ -4,27 +4,37 @@
 //! not ours to forward is dropped by name, and nothing passes from one peer to another.
 
 use hashbrown::HashMap;
+use zerocopy::FromBytes;
 
 use super::decide::{self, Decision, NextHop, Notes, Route, Snat};
 use super::inspect::{PeerInfo, TunnelStats};
 use super::{Datapath, FrameRef, Output, pipeline::Slot, slow::Frame};
 use crate::base::ids::{PeerId, PortId};
 use crate::base::time::Time;
-use crate::config::{Backend, Network, Port, RouteTarget, Tables};
+use crate::config::{Backend, BackendKind, Network, Port, RouteTarget, Tables};
 use crate::packet::merge::{Merged, Merger};
 use crate::packet::{DropReason, FlowKey, FrameBatch, Parsed, Scope};
 use crate::stage::route::icmp_error::IcmpError;
-use crate::stage::tunnel::{Link, vxlan};
+use crate::stage::tunnel::{Link, Wrap, vxlan};
 use crate::wire::addr::Addr;
+use crate::wire::ethernet::Ethernet;
 use crate::wire::{ethernet, ipv4, ipv6, udp, vxlan as wire_vxlan};
 
 /// Smallest inner MTU: what every host must take (RFC 791, RFC 8200 is stricter and asks more of the way).
 const MTU_MIN: u16 = 576;
 
-/// What the tunnel adds to an inner IP packet: outer IP and UDP, VXLAN, inner Ethernet (RFC 7348 4.3).
-pub fn overhead(outer: Addr) -> u16 {
+/// What WireGuard puts round a packet: type, receiver, counter; authentication tag.
+const WIREGUARD_OVERHEAD: usize = 32;
+
+/// What the tunnel adds to an inner IP packet: outer IP and UDP, and VXLAN with the inner Ethernet header
+/// (RFC 7348 4.3) or what WireGuard needs.
+pub fn overhead(outer: Addr, backend: BackendKind) -> u16 {
     let ip = if outer.is_v4() { ipv4::HEADER_LEN } else { ipv6::HEADER_LEN };
-    (ip + udp::HEADER_LEN + wire_vxlan::HEADER_LEN + ethernet::HEADER_LEN) as u16
+    let inner = match backend {
+        BackendKind::Vxlan => wire_vxlan::HEADER_LEN + ethernet::HEADER_LEN,
+        BackendKind::Wireguard => WIREGUARD_OVERHEAD,
+    };
+    (ip + udp::HEADER_LEN + inner) as u16
 }
 
 /// What came through tunnels and is not processed yet, and when something last came.
@@ -156,8 +166,11 @@ impl Datapath {
     /// The way to the peer at a port, if there is one.
     fn link(&self, port: PortId) -> Option<Link> {
         let peer = self.tables.peer_at(port)?;
-        let Backend::Vxlan { vni } = peer.backend;
-        Some(Link { port, to: peer.endpoint, vni })
+        let wrap = match peer.backend {
+            Backend::Vxlan { vni } => Wrap::Vxlan { vni },
+            Backend::Wireguard { .. } => Wrap::Bare,
+        };
+        Some(Link { port, to: peer.endpoint, wrap })
     }
 
     /// Takes frames of a datagram into the batch. `false`: the batch has no room for the rest, or that is
@@ -168,21 +181,52 @@ impl Datapath {
             let len = arrived.segment.clamp(1, arrived.bytes.len());
             let (datagram, rest) = arrived.bytes.split_at(len);
             match self.open(arrived.from.0, datagram) {
-                Ok((port, ..)) if self.inbound.port.is_some_and(|of| of != port) => return false,
-                Ok((port, mtu, frame)) => match self.inbound.merger.push(batch, frame, mtu) {
-                    Ok(Merged::Full) => return false,
-                    Ok(merged) => {
-                        self.inbound.port = Some(port);
-                        self.inbound.stats.merged += u64::from(merged == Merged::Joined);
+                Ok((port, mtu, frame)) => {
+                    if !self.take_in(port, mtu, frame, batch) {
+                        return false;
                     }
-                    Err(reason) => self.drop_frame(port, reason),
-                },
+                }
                 Err((port, reason)) => self.drop_frame(port, reason),
             }
             arrived.bytes = rest;
             self.inbound.stats.received += 1;
         }
         self.inbound.stats.receives += 1;
+        true
+    }
+
+    /// Takes an IP packet into the batch that the peer at a port has sent and that was decrypted; `frame`
+    /// has room for an Ethernet header before it. `false` as for
+    /// [`unwrap_datagrams`](Self::unwrap_datagrams).
+    pub fn unwrap_packet(
+        &mut self,
+        port: PortId,
+        frame: &mut [u8],
+        batch: &mut FrameBatch,
+    ) -> bool {
+        let ends = self.tables.peer_at(port).zip(self.tables.tunnel());
+        let Some((peer, tunnel)) = ends else { return true };
+        let Ok((header, packet)) = Ethernet::mut_from_prefix(frame) else { return true };
+        let v4 = packet.first().is_some_and(|first| first >> 4 == 4);
+        let ethertype = if v4 { ethernet::IPV4 } else { ethernet::IPV6 };
+        *header = Ethernet { dst: tunnel.mac, src: peer.mac, ethertype: ethertype.into() };
+        let mtu = peer.mtu;
+        self.take_in(port, mtu, frame, batch)
+    }
+
+    /// `false`: the batch has no room, or has another peer's frames.
+    fn take_in(&mut self, port: PortId, mtu: u16, frame: &[u8], batch: &mut FrameBatch) -> bool {
+        if self.inbound.port.is_some_and(|of| of != port) {
+            return false;
+        }
+        match self.inbound.merger.push(batch, frame, mtu) {
+            Ok(Merged::Full) => return false,
+            Ok(merged) => {
+                self.inbound.port = Some(port);
+                self.inbound.stats.merged += u64::from(merged == Merged::Joined);
+            }
+            Err(reason) => self.drop_frame(port, reason),
+        }
         true
     }
 
@@ -199,7 +243,9 @@ impl Datapath {
         let inner = vxlan::open(datagram).map_err(nobody)?;
         let peer = self.tables.peer_by_mac(inner.src).filter(|peer| peer.endpoint.0 == from);
         let peer = peer.ok_or_else(|| nobody(DropReason::TunnelStranger))?;
-        let Backend::Vxlan { vni } = peer.backend;
+        let Backend::Vxlan { vni } = peer.backend else {
+            return Err((peer.port, DropReason::TunnelHeader));
+        };
         if inner.vni != vni {
             return Err((peer.port, DropReason::TunnelVni));
         }
@@ -220,7 +266,7 @@ impl Datapath {
     /// too large from now on is answered so, and what TCP offers is sized after it.
     pub fn tunnel_is_narrow(&mut self, port: PortId, path: u16) {
         let Some(peer) = self.tables.peer_at(port).cloned() else { return };
-        let mtu = path.saturating_sub(overhead(peer.endpoint.0)).max(MTU_MIN);
+        let mtu = path.saturating_sub(overhead(peer.endpoint.0, peer.backend.kind())).max(MTU_MIN);
         if mtu >= peer.mtu {
             return;
         }

@@ -39,3 +39,4 @@ pub mod sysctl;
 pub mod tap;
 pub mod tunnel;
 pub mod watch;
+pub mod wireguard;

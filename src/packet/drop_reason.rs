@@ -122,7 +122,7 @@ pub enum DropReason {
     RateLimited,
     /// From another node: the source address is none of those behind it.
     TunnelSource,
-    /// A datagram at our end of the tunnels that is no VXLAN, or whose inner frame is cut off.
+    /// A datagram at our end of the tunnels that is none of a tunnel's, or whose inner frame is cut off.
     TunnelHeader,
     /// From another node: the network identifier is not the one configured.
     TunnelVni,
@@ -136,10 +136,22 @@ pub enum DropReason {
     PolicyIngress,
     /// The same for the source.
     PolicyEgress,
+    /// WireGuard: a handshake of a key that no node has, or for another key than ours.
+    WireguardKey,
+    /// WireGuard: it does not decrypt; somebody else made it, or it was damaged.
+    WireguardForged,
+    /// WireGuard: it was received before.
+    WireguardReplay,
+    /// WireGuard: of a session that is over, or a handshake that is not newer than the last.
+    WireguardStale,
+    /// WireGuard: a handshake among too many; who sent it was asked to show that it is where it says.
+    WireguardBusy,
+    /// WireGuard: the node does not answer, and no more packets may wait for it.
+    WireguardUnanswered,
 }
 
 /// Reason, name and explanation, in the order of the enum (a test holds them together).
-const TABLE: [(DropReason, &str, &str); 65] = [
+const TABLE: [(DropReason, &str, &str); 71] = [
     (DropReason::Truncated, "truncated", "Shorter than its headers say"),
     (DropReason::Malformed, "malformed", "Contradictory or impossible header fields"),
     (DropReason::OffloadHeader, "offload-header", "A virtio-net header that contradicts its frame"),
@@ -273,7 +285,7 @@ const TABLE: [(DropReason, &str, &str); 65] = [
     (
         DropReason::TunnelHeader,
         "tunnel-header",
-        "A datagram at our end of the tunnels that is no VXLAN, or whose inner frame is cut off",
+        "A datagram at our end of the tunnels that is none of a tunnel's, or whose inner frame is cut off",
     ),
     (
         DropReason::TunnelVni,
@@ -293,6 +305,28 @@ const TABLE: [(DropReason, &str, &str); 65] = [
     ),
     (DropReason::PolicyIngress, "policy-ingress", "Policy of the destination does not let it in"),
     (DropReason::PolicyEgress, "policy-egress", "Policy of the source does not let it out"),
+    (
+        DropReason::WireguardKey,
+        "wireguard-key",
+        "A handshake of a key that no node has, or for another key than ours",
+    ),
+    (
+        DropReason::WireguardForged,
+        "wireguard-forged",
+        "It does not decrypt: somebody else made it, or it was damaged",
+    ),
+    (DropReason::WireguardReplay, "wireguard-replay", "It was received before"),
+    (
+        DropReason::WireguardStale,
+        "wireguard-stale",
+        "Of a session that is over, or a handshake that is not newer than the last",
+    ),
+    (DropReason::WireguardBusy, "wireguard-busy", "A handshake among too many"),
+    (
+        DropReason::WireguardUnanswered,
+        "wireguard-unanswered",
+        "The node does not answer, and no more packets may wait for it",
+    ),
 ];
 
 impl DropReason {

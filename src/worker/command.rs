@@ -17,6 +17,7 @@ use crate::io::host_listen::Listener;
 use crate::io::packet::PacketSocket;
 use crate::io::tap::Tap;
 use crate::io::tunnel::TunnelSockets;
+use crate::io::wireguard::Identity;
 use crate::packet::DropReason;
 use crate::stage::flow::Timeouts;
 use crate::stage::rate::Limits;
@@ -34,6 +35,8 @@ pub enum Command {
     AddPacket(PortId, PacketSocket),
     /// The sockets of the tunnels to other nodes, in place of those there were.
     Tunnels(TunnelSockets),
+    /// What is sent through them is encrypted from now on, or no longer. Peers come after it.
+    Encrypt(Option<Identity>),
     /// How fast the station behind a served port may receive and send.
     Limit(PortId, Limits),
     /// Stop serving a port and close its descriptors.

@@ -11,6 +11,7 @@ pub mod command;
 mod down;
 mod ports;
 mod run;
+mod sealing;
 mod sockets;
 mod tunnels;
 

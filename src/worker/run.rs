@@ -139,8 +139,9 @@ impl Loop {
         let deadline = self.datapath.next_deadline(now).map(|at| at.since(now));
         let waiting = !self.blocked.is_empty() || !self.paced.is_empty();
         let retry = waiting.then_some(RETRY);
-        let down = self.down.next_deadline().map(|at| at.since(now));
-        deadline.into_iter().chain(retry).chain(down).min()
+        let own = [self.down.next_deadline(), self.tunnels.next_deadline()];
+        let own = own.into_iter().flatten().map(|at| at.since(now));
+        deadline.into_iter().chain(retry).chain(own).min()
     }
 
     fn note(&mut self, event: Ready) {
@@ -187,11 +188,12 @@ impl Loop {
             for at in 0..tunnels.len() {
                 let Some((from, bytes, segment)) = tunnels.get(at) else { continue };
                 let mut arrived = Arrived { from, bytes, segment };
-                while !self.datapath.unwrap_datagrams(&mut arrived, &mut self.batch) {
+                while !self.tunnels.unwrap(&mut self.datapath, &mut arrived, &mut self.batch) {
                     self.tunnel_frames(now);
                 }
             }
             self.tunnel_frames(now);
+            self.tunnels.send_sealed(&mut self.datapath, &self.batch);
             self.tunnels.give_back(tunnels);
         }
     }
@@ -332,6 +334,9 @@ impl Loop {
                 None => self.down.remove(id),
             }
         }
+        if self.tunnels.next_deadline().is_some_and(|at| at <= now) {
+            self.tunnels.tick(now, &mut self.datapath, &self.batch);
+        }
         if self.datapath.next_deadline(now).is_some_and(|at| at <= now) {
             self.datapath.tick(now, &mut self.out);
             self.flush(now);
@@ -357,6 +362,7 @@ impl Loop {
                     for delta in &deltas {
                         self.datapath.apply(now, delta, &mut self.out);
                     }
+                    self.tunnels.follow(&deltas);
                     self.flush(now);
                 }
                 Command::AddTap(id, tap) => self.add(id, Device::Tap(tap)),
@@ -367,6 +373,7 @@ impl Loop {
                         let _ = self.notices.send(Notice::Failed(text));
                     }
                 }
+                Command::Encrypt(identity) => self.tunnels.encrypt(identity),
                 Command::Limit(id, limits) => {
                     if let Some(port) = port_of(&mut self.ports, id) {
                         port.limit(limits);

@@ -109,6 +109,59 @@ fn a_tunnel_over_ipv6_carries_both_families() {
     });
 }
 
+/// Two nodes that encrypt what they send each other.
+fn encrypted(dir: &Path, outer: Family, starter: &[&str]) -> Nodes {
+    let lan = Lan::new();
+    configure("nic0", &["192.0.2.2/24", "2001:db8::2/64"]);
+    let worlds = ["here", "there"].map(|name| {
+        let dir = dir.join(name);
+        std::fs::create_dir(&dir).unwrap();
+        World::started_by(&dir, starter)
+    });
+    let keys = [&worlds[0], &worlds[1]].map(|world| world.ok("node key"));
+    let start = |world: &World, own, other, key: &str| {
+        let more = "backend = \"wireguard\"\nkeep_alive = 5";
+        let text = config(own, other, outer, more)
+            .replace("[[network]]", &format!("key = \"{key}\"\n[[network]]"));
+        let file = world.path("wharf.toml");
+        std::fs::write(&file, text).unwrap();
+        world.start(&format!("--uplink none --config {}", file.display()));
+        world.container(&format!("c{own}"), "--network pods")
+    };
+    let first = start(&worlds[0], 2, 9, &keys[1]);
+    let second = in_namespace(&lan.remote, || start(&worlds[1], 9, 2, &keys[0])).unwrap();
+    let [here, there] = worlds;
+    Nodes { lan, here, there, containers: [first, second] }
+}
+
+#[test]
+fn nodes_that_encrypt_carry_every_protocol_and_lose_nothing() {
+    in_world("nodes::nodes_that_encrypt_carry_every_protocol_and_lose_nothing", |dir| {
+        let nodes = encrypted(dir, Family::V4, &["env"]);
+        nodes.all_is_well();
+        assert_eq!(nodes.here.json("network inspect pods")[0]["mtu"], 1440);
+        let stats = nodes.there.json("stats --json");
+        for name in ["node2", "tunnel"] {
+            let port = stats.as_array().unwrap().iter().find(|p| p["name"] == name).unwrap();
+            assert_eq!(port["drops"].as_array().map(Vec::len), Some(0), "{port}");
+        }
+        let key = nodes.here.path("state/wireguard-key");
+        let mode = std::os::unix::fs::PermissionsExt::mode(&key.metadata().unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o600);
+    });
+}
+
+#[test]
+fn nodes_encrypt_over_ipv6_without_any_privilege_and_without_trains_of_the_kernel() {
+    let name =
+        "nodes::nodes_encrypt_over_ipv6_without_any_privilege_and_without_trains_of_the_kernel";
+    in_world(name, |dir| {
+        let mut starter = vec!["env", "WHARF_WITHOUT=udp-segment,udp-gro"];
+        starter.extend(World::UNPRIVILEGED);
+        encrypted(dir, Family::V6, &starter).all_is_well();
+    });
+}
+
 #[test]
 fn a_node_behind_one_port_and_without_any_privilege_is_a_node_like_any_other() {
     let name = "nodes::a_node_behind_one_port_and_without_any_privilege_is_a_node_like_any_other";

@@ -214,9 +214,9 @@ fn a_node_takes_a_lease_among_flannel_s_and_keeps_to_its_format() {
     assert_eq!(out, all);
 }
 
-#[test]
-fn containers_of_two_nodes_reach_each_other_in_both_families() {
-    let out = run(r#"
+/// Two nodes, each with such a `backend`, find each other in etcd, and a container of one the other's.
+fn two_nodes(backend: &str) -> String {
+    let script = r#"
         unshare --net sleep 100 & other=$!; sleep 0.3
         ip link add eth0 type veth peer name eth1; ip link set eth1 netns $other
         ip addr add 192.0.2.1/24 dev eth0; ip link set eth0 up
@@ -224,7 +224,7 @@ fn containers_of_two_nodes_reach_each_other_in_both_families() {
         inside ip link set lo up; inside ip addr add 192.0.2.2/24 dev eth1; inside ip link set eth1 up
         members=http://192.0.2.1:2379
         etcd_at 1 m1=http://127.0.0.1:2380 --listen-client-urls $members --advertise-client-urls $members; eventually healthy
-        node a; configure b
+        node a 'backend = "BACKEND"'; configure b 'backend = "BACKEND"'
         inside $WHARF --runtime-dir $DIR/b/run daemon --background --state-dir $DIR/b/state --config $DIR/b/wharf.toml >/dev/null
         for n in a b; do eventually knows $n "a b"; done
         at a run -q --detach --name one --network cluster -- sleep 60 >/dev/null
@@ -234,6 +234,19 @@ fn containers_of_two_nodes_reach_each_other_in_both_families() {
         for family in 0 1; do
           to=$(at a ps --all-nodes --json | jq -r ".[] | select(.name == \"two\") | .addresses[$family]")
           at a exec one -- ping -c 2 -W 2 $to | grep -o "2 received"
-        done"#);
-    assert_eq!(out, "a knows both containers\n2 received\n2 received\n");
+        done
+        ctl get /wharf/alive/a --print-value-only | jq -r ".backend | .kind, (.key // \"\" | length)""#;
+    run(&script.replace("BACKEND", backend))
+}
+
+#[test]
+fn containers_of_two_nodes_reach_each_other_in_both_families() {
+    let out = two_nodes("vxlan");
+    assert_eq!(out, "a knows both containers\n2 received\n2 received\nvxlan\n0\n");
+}
+
+#[test]
+fn nodes_that_encrypt_learn_each_other_s_keys_from_the_store() {
+    let out = two_nodes("wireguard");
+    assert_eq!(out, "a knows both containers\n2 received\n2 received\nwireguard\n44\n");
 }

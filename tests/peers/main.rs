@@ -13,4 +13,5 @@ mod podman;
 mod rootlesskit;
 mod run;
 mod stun;
+mod wireguard;
 mod world;

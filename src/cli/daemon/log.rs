@@ -24,7 +24,9 @@ pub(in crate::cli) fn start(format: LogFormat, verbose: u8, quiet: bool) {
         (_, 0) => "info",
         _ => "debug",
     };
-    let filter = EnvFilter::try_from_env("WHARF_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    // The WireGuard library calls it an error that a peer is silent; what is one we say ourselves.
+    let usual = || EnvFilter::new(format!("{level},boringtun=off"));
+    let filter = EnvFilter::try_from_env("WHARF_LOG").unwrap_or_else(|_| usual());
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -30,6 +30,7 @@ use clap::{Args, Subcommand};
 use self::attaching::lock;
 pub(super) use self::background::Launch;
 use self::log::LogFormat;
+pub(super) use self::place::make_state_dir;
 use super::human::unix_millis;
 use super::options::Global;
 use super::output::{Failure, Outcome, line};
@@ -272,7 +273,7 @@ fn serve(global: &Global, args: &Daemon) -> Outcome {
     }
     place::make_runtime_dir(&dir)?;
     let _claim = place::claim(&dir)?;
-    place::make_state_dir(&paths.state_dir)?;
+    make_state_dir(&paths.state_dir)?;
     // Without it a thousand containers are the end.
     if let Err(error) = process::raise_open_files() {
         tracing::warn!(%error, "cannot raise the limit of open files");

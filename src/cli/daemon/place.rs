@@ -12,7 +12,7 @@ use crate::api::paths::RuntimeDir;
 
 /// Why a directory cannot be the daemon's.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum PlaceError {
+pub(in crate::cli) enum PlaceError {
     /// It cannot be made or read.
     #[error("cannot use the directory {path}: {source}")]
     Directory {
@@ -73,7 +73,7 @@ pub(super) fn make_runtime_dir(dir: &RuntimeDir) -> Result<(), PlaceError> {
 }
 
 /// Makes the directory of the state, which is nobody else's business.
-pub(super) fn make_state_dir(dir: &Path) -> Result<(), PlaceError> {
+pub(in crate::cli) fn make_state_dir(dir: &Path) -> Result<(), PlaceError> {
     make_dir(dir, 0o700)
 }
 

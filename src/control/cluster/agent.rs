@@ -22,6 +22,7 @@ use super::member::{Me, Wish};
 use super::mirror::Reachable;
 use super::records::EndpointRecord;
 use super::settings::ClusterConfig;
+use crate::base::key::PublicKey;
 use crate::base::time::{Span, Time};
 use crate::control::store::etcd::{Endpoint, EtcdError, Login, Session, Watch};
 use crate::worker::clock::Clock;
@@ -94,6 +95,8 @@ pub struct Beginning {
     pub addresses: Vec<IpAddr>,
     /// Now, in milliseconds since 1970.
     pub since_ms: u64,
+    /// Its public key, if it encrypts.
+    pub key: Option<PublicKey>,
 }
 
 impl Cluster {
@@ -105,7 +108,7 @@ impl Cluster {
             liveness: config.liveness(),
             quarantine: config.quarantine(),
             addresses: config.addresses.clone(),
-            backend: Some(config.backend(&beginning.me.identity)),
+            backend: Some(config.end(&beginning.me.identity, beginning.key)),
             since_ms: beginning.since_ms,
         };
         Ok(Self(Arc::new(Shared {

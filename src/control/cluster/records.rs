@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::plan::Plan;
+use crate::base::key::PublicKey;
 use crate::base::limits::{CLUSTER_RECORD_BYTES_MAX, LABELS_MAX, NAME_MAX};
 use crate::wire::mac::Mac;
 
@@ -107,8 +108,8 @@ pub enum Backend {
     },
     /// WireGuard.
     Wireguard {
-        /// Public key, base64.
-        key: String,
+        /// Public key.
+        key: PublicKey,
         /// UDP port.
         port: u16,
     },

@@ -8,8 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::plan::Plan;
 use super::records::{Backend, is_node_name};
+use crate::base::key::PublicKey;
 use crate::base::time::Span;
+use crate::config::BackendKind;
 use crate::control::store::etcd::{Endpoint, Login, TlsFiles};
+use crate::io::wireguard;
 use crate::wire::mac::Mac;
 
 /// `[cluster]`. Only `endpoints` must be there, and `network` on one node.
@@ -45,10 +48,16 @@ pub struct ClusterConfig {
     /// Where tunnels to this node end; the address towards etcd if not given.
     #[serde(default)]
     pub addresses: Vec<IpAddr>,
+    /// How packets between nodes are wrapped; VXLAN.
+    #[serde(default)]
+    pub backend: BackendKind,
+    /// With WireGuard: say something every so many seconds, for a node behind a NAT or a firewall.
+    #[serde(default)]
+    pub keep_alive: Option<u16>,
     /// VXLAN's network identifier; 1. Flannel's layout has its own.
     #[serde(default)]
     pub vni: Option<u32>,
-    /// UDP port of tunnels to this node; 4789. Flannel's layout has its own.
+    /// UDP port of tunnels to this node; 4789, or 51820 with WireGuard. Flannel's layout has its own.
     #[serde(default)]
     pub port: Option<u16>,
     /// Write Flannel's `subnet.env` there.
@@ -108,9 +117,10 @@ impl ClusterConfig {
         let meaningless = !self.network.is_empty()
             || self.subnet.is_some()
             || self.vni.is_some()
+            || self.backend != BackendKind::Vxlan
             || self.port.is_some();
         if self.layout == Layout::Flannel && meaningless {
-            return Err("`cluster`: with Flannel's layout the network, `vni` and `port` are what Flannel's configuration says".to_owned());
+            return Err("`cluster`: with Flannel's layout the network, `backend`, `vni` and `port` are what Flannel's configuration says".to_owned());
         }
         if self.vni.is_some_and(|vni| vni >= 1 << 24) || self.port == Some(0) {
             return Err("`cluster.vni` has 24 bits, and `cluster.port` is not 0".to_owned());
@@ -147,7 +157,10 @@ impl ClusterConfig {
     }
 
     /// The end of this node's tunnels. Its MAC follows from the node's identity.
-    pub fn backend(&self, identity: &str) -> Backend {
+    pub fn end(&self, identity: &str, key: Option<PublicKey>) -> Backend {
+        if let Some(key) = key {
+            return Backend::Wireguard { key, port: self.port.unwrap_or(wireguard::PORT) };
+        }
         let hash = identity.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| {
             (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3)
         });

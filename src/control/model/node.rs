@@ -6,7 +6,10 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::base::ids::PortId;
+use crate::base::key::PublicKey;
+use crate::config::BackendKind;
 use crate::datapath::inspect::PeerInfo;
+use crate::io::wireguard;
 use crate::wire::mac::Mac;
 use crate::wire::vxlan;
 
@@ -16,12 +19,19 @@ use crate::wire::vxlan;
 pub struct NodeSpec {
     /// The subnets that are this node's: networks inside them are reachable from other nodes.
     pub subnets: Vec<IpNet>,
+    /// How packets for other nodes are wrapped: VXLAN if it is not given.
+    #[serde(default)]
+    pub backend: BackendKind,
     /// VXLAN's network identifier, the same on all nodes; 1 if it is not given, as with Flannel.
     #[serde(default = "vni")]
     pub vni: u32,
-    /// UDP port, the same on all nodes: 4789 if it is not given; the kernel and Flannel use 8472.
-    #[serde(default = "port")]
-    pub port: u16,
+    /// UDP port, the same on all nodes: 4789 if it is not given, 51820 with WireGuard; the kernel and Flannel
+    /// use 8472.
+    #[serde(default)]
+    pub port: Option<u16>,
+    /// WireGuard: say something every so many seconds, for a node behind a NAT or a firewall.
+    #[serde(default)]
+    pub keep_alive: Option<u16>,
     /// Own addresses to use, at most one of each family; all if none is given.
     #[serde(default)]
     pub addresses: Vec<IpAddr>,
@@ -55,6 +65,19 @@ pub struct PeerSpec {
     /// VXLAN's network identifier, if it is not ours.
     #[serde(default)]
     pub vni: Option<u32>,
+    /// WireGuard: its public key.
+    #[serde(default)]
+    pub key: Option<PublicKey>,
+}
+
+impl NodeSpec {
+    /// The port that tunnels to this node end at.
+    pub fn port(&self) -> u16 {
+        self.port.unwrap_or(match self.backend {
+            BackendKind::Vxlan => vxlan::PORT,
+            BackendKind::Wireguard => wireguard::PORT,
+        })
+    }
 }
 
 /// Another node and what passes to and from it.
@@ -71,7 +94,9 @@ pub struct PeerView {
     /// MAC of its end.
     pub mac: Mac,
     /// How packets are wrapped.
-    pub backend: String,
+    pub backend: BackendKind,
+    /// Its public key, with WireGuard.
+    pub key: Option<PublicKey>,
     /// Its port of the switch.
     pub switch_port: PortId,
     /// Its tunnel.
@@ -81,8 +106,4 @@ pub struct PeerView {
 
 fn vni() -> u32 {
     1
-}
-
-fn port() -> u16 {
-    vxlan::PORT
 }

@@ -278,12 +278,15 @@ struct Daemon {
     fake: Fake,
     store: MemoryStore,
     config: Config,
+    /// Its state directory, for what is not in the store.
+    dir: tempfile::TempDir,
 }
 
 impl Daemon {
     fn new() -> Self {
         let config = Config { default_uplink: Some("none".to_owned()), ..Config::default() };
-        Self { fake: Fake::default(), store: MemoryStore::default(), config }
+        let dir = tempfile::tempdir().unwrap();
+        Self { fake: Fake::default(), store: MemoryStore::default(), config, dir }
     }
 
     /// Starts: the workers are new ones, all else is as it was.
@@ -296,7 +299,7 @@ impl Daemon {
         self.fake.world().listening.clear();
         let paths = Paths {
             runtime_dir: "/runtime".into(),
-            state_dir: "/state".into(),
+            state_dir: self.dir.path().into(),
             config_file: "/config".into(),
         };
         let config = self.config.clone();

@@ -131,8 +131,57 @@ fn what_two_cannot_have_is_refused_with_the_name_of_who_has_it() {
         c.create_network(&network("thief", &["10.244.2.0/24"]))
     });
     daemon.fake.world().busy.insert(4790);
-    let other = NodeSpec { port: 4790, ..own() };
+    let other = NodeSpec { port: Some(4790), ..own() };
     refused(&daemon, &mut control, ErrorCode::Conflict, &["4790", "in use"], |c| {
         c.set_node(&other)
+    });
+}
+
+const KEYS: [&str; 2] = [
+    "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=",
+    "TrMvSoP4jYQlY6RIzBgbssQqY3vxI2Pi+y71lOWWXX0=",
+];
+
+fn encrypting() -> NodeSpec {
+    node("subnets = [\"10.244.1.0/24\", \"fd24:1::/64\"]\nbackend = \"wireguard\"")
+}
+
+fn keyed(name: &str, n: u8, key: &str) -> PeerSpec {
+    PeerSpec { key: Some(key.parse().unwrap()), ..peer(name, n) }
+}
+
+#[test]
+fn a_node_that_encrypts_has_a_key_its_own_port_and_a_smaller_mtu() {
+    let (daemon, mut control) = running();
+    control.set_node(&encrypting()).unwrap();
+    control.put_peer(&keyed("two", 2, KEYS[0])).unwrap();
+    let net = control.create_network(&network("pods", &["10.244.1.0/25"])).unwrap();
+    assert_eq!(net.mtu, 1440);
+    let world = daemon.fake.world();
+    assert_eq!(world.tunnels, [(vec![], 51820)]);
+    let two = world.tables.peers().next().unwrap();
+    assert_eq!(two.backend, Backend::Wireguard { key: KEYS[0].parse().unwrap() });
+    assert_eq!((two.endpoint.1, two.mtu), (51820, 1440));
+}
+
+#[test]
+fn nobody_is_spoken_to_in_the_clear_by_mistake_nor_are_two_one() {
+    let (daemon, mut control) = running();
+    control.set_node(&encrypting()).unwrap();
+    refused(&daemon, &mut control, ErrorCode::Invalid, &["two", "no key", "node key"], |c| {
+        c.put_peer(&peer("two", 2))
+    });
+    control.put_peer(&keyed("two", 2, KEYS[0])).unwrap();
+    let words = ["three", "two", "same key"];
+    refused(&daemon, &mut control, ErrorCode::Invalid, &words, |c| {
+        c.put_peer(&keyed("three", 3, KEYS[0]))
+    });
+    // Behind one NAT they have one address.
+    let twin = PeerSpec { address: ip("192.0.2.2"), ..keyed("three", 3, KEYS[1]) };
+    control.put_peer(&twin).unwrap();
+    control.set_node(&own()).unwrap();
+    assert_eq!(way(&daemon, "10.244.2.9"), None, "who had a key is not reached without it");
+    refused(&daemon, &mut control, ErrorCode::Invalid, &["two", "encrypts nothing"], |c| {
+        c.put_peer(&keyed("two", 2, KEYS[0]))
     });
 }

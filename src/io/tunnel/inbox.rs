@@ -56,6 +56,11 @@ impl TunnelInbox {
         count == wanted
     }
 
+    /// Forgets what was received.
+    pub fn clear(&mut self) {
+        self.count = 0;
+    }
+
     /// Number of datagrams and trains received.
     pub fn len(&self) -> usize {
         self.count

@@ -13,7 +13,7 @@ use super::{TunnelSockets, path_mtu};
 use crate::base::ids::PortId;
 use crate::io::host_calls::{self as calls, Addressed, Control, Name, SEND_MAX};
 use crate::packet::{DropReason, FrameBatch};
-use crate::stage::tunnel::{Train, TunnelOutput};
+use crate::stage::tunnel::{Train, TunnelOutput, Wrap};
 use crate::wire::addr::Addr;
 
 /// Pieces of one call: that of the kernel for one datagram (UIO_MAXIOV).
@@ -49,7 +49,9 @@ impl TunnelOutbox {
         let mut rest = out.trains();
         while let Some((first, others)) = rest.split_first() {
             let Some(fd) = sender(sockets, first) else {
-                self.lose(first, DropReason::NoAddress);
+                // What nobody has encrypted that should be never leaves.
+                let bare = first.wrap == Wrap::Bare;
+                self.lose(first, if bare { DropReason::PortGone } else { DropReason::NoAddress });
                 rest = others;
                 continue;
             };
@@ -142,6 +144,9 @@ impl TunnelOutbox {
 }
 
 fn sender<'a>(sockets: &'a TunnelSockets, train: &Train) -> Option<BorrowedFd<'a>> {
+    if train.wrap == Wrap::Bare {
+        return None;
+    }
     Some(sockets.side(train.to.0.is_v4())?.sender(train.entropy))
 }
 

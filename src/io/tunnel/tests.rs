@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::base::ids::PortId;
 use crate::packet::{FrameBatch, Offload};
-use crate::stage::tunnel::{Link, TunnelOutput};
+use crate::stage::tunnel::{Link, TunnelOutput, Wrap};
 
 fn received(inbox: &mut TunnelInbox, sockets: &TunnelSockets, v4: bool) -> Vec<Vec<u8>> {
     let side = sockets.sides.iter().position(|side| side.v4 == v4).unwrap();
@@ -33,7 +33,7 @@ fn datagrams_arrive_with_their_borders_in_both_families() {
     for (to, side) in [(Addr::LOOPBACK_V4, 0), (Addr::LOOPBACK_V6, 1)] {
         let fd = two.receiving().nth(side).unwrap();
         let port = calls::local_name(fd).unwrap().get().unwrap().1;
-        let link = Link { port: PortId(3), to: (to, port), vni: 1 };
+        let link = Link { port: PortId(3), to: (to, port), wrap: Wrap::Vxlan { vni: 1 } };
         let (mut batch, mut out) = (FrameBatch::new(), TunnelOutput::default());
         for (at, len) in [60, 60, 60, 40].into_iter().enumerate() {
             assert!(batch.push(&vec![at as u8; len], Offload::NONE));
@@ -52,7 +52,7 @@ fn datagrams_arrive_with_their_borders_in_both_families() {
 #[test]
 fn a_datagram_that_does_not_fit_the_way_says_how_wide_it_is() {
     let sockets = TunnelSockets::bind(&[], 0, true).unwrap();
-    let link = Link { port: PortId(3), to: (Addr::LOOPBACK_V4, 9), vni: 1 };
+    let link = Link { port: PortId(3), to: (Addr::LOOPBACK_V4, 9), wrap: Wrap::Vxlan { vni: 1 } };
     let (mut batch, mut out) = (FrameBatch::new(), TunnelOutput::default());
     // The loopback's MTU is 65,536, beyond what a datagram can be: that is refused, too.
     assert!(batch.push(&[0; 65_530], Offload::NONE));

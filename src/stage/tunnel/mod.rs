@@ -8,7 +8,7 @@ pub mod fuzz;
 mod train;
 pub mod vxlan;
 
-pub use train::{Link, Train, TunnelOutput};
+pub use train::{Link, Train, TunnelOutput, Wrap};
 
 #[cfg(test)]
 mod tests;

@@ -3,14 +3,17 @@
 use etherparse::PacketBuilder;
 
 use super::vxlan::{Inner, open};
-use super::{Link, TunnelOutput};
+use super::{Link, TunnelOutput, Wrap};
 use crate::base::ids::PortId;
 use crate::packet::{Csum, DropReason, FrameBatch, Gso, Offload, PacketBuf, Parsed};
 use crate::wire::addr::Addr;
 use crate::wire::mac::Mac;
 
-const LINK: Link =
-    Link { port: PortId(9), to: (Addr::from_v4_bits(0xc000_0202), 4789), vni: 0x12_3456 };
+const LINK: Link = Link {
+    port: PortId(9),
+    to: (Addr::from_v4_bits(0xc000_0202), 4789),
+    wrap: Wrap::Vxlan { vni: 0x12_3456 },
+};
 const V6: [[u8; 16]; 2] = [[0xfd; 16], [0xfe; 16]];
 
 fn tcp(v6: bool, seq: u32, payload: &[u8]) -> Vec<u8> {

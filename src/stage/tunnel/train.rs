@@ -18,8 +18,22 @@ pub struct Link {
     pub port: PortId,
     /// Its end of the tunnel.
     pub to: (Addr, u16),
-    /// The network.
-    pub vni: u32,
+    /// How packets are wrapped.
+    pub wrap: Wrap,
+}
+
+/// What is in the datagrams of a tunnel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wrap {
+    /// Frames behind VXLAN's header, of this network.
+    Vxlan {
+        /// Twenty-four bits.
+        vni: u32,
+    },
+    /// IP packets as they are. They must not leave so: they are still to be encrypted.
+    Bare,
+    /// What somebody has encrypted.
+    Sealed,
 }
 
 /// Datagrams of one size (the last may be shorter) that go one way.
@@ -29,6 +43,8 @@ pub struct Train {
     pub port: PortId,
     /// Where they go.
     pub to: (Addr, u16),
+    /// What is in them.
+    pub wrap: Wrap,
     /// Names the inner flow: choose the source port by it, so that routers on the way spread flows.
     pub entropy: u16,
     /// Bytes of each datagram but the last.
@@ -142,16 +158,32 @@ impl TunnelOutput {
         frame: &mut FrameMut<'_>,
     ) -> Result<(), DropReason> {
         let entropy = entropy(frame.bytes());
-        let header = Vxlan::new(link.vni);
         if frame.offload().gso != Gso::None {
             return self.cut(link, entropy, place, frame);
         }
         finish_checksum(frame);
-        let room = frame.prepend(HEADER_LEN).ok_or(DropReason::CannotSplit)?;
-        room.copy_from_slice(header.as_bytes());
-        let len = frame.len() as u32;
-        self.add(link, entropy, len, &[Piece { place, start: 0, len }]);
+        let mut start = L3_OFFSET;
+        if let Wrap::Vxlan { vni } = link.wrap {
+            let room = frame.prepend(HEADER_LEN).ok_or(DropReason::CannotSplit)?;
+            room.copy_from_slice(Vxlan::new(vni).as_bytes());
+            start = 0;
+        }
+        let len = frame.len().saturating_sub(start) as u32;
+        self.add(link, entropy, len, &[Piece { place, start: start as u32, len }]);
         Ok(())
+    }
+
+    /// Adds a datagram that somebody else makes: `make` has `room` bytes and says how many it has used.
+    /// None, and there is no datagram.
+    pub fn put(&mut self, link: &Link, room: usize, make: impl FnOnce(&mut [u8]) -> usize) {
+        let start = self.headers.len();
+        self.headers.resize(start + room, 0);
+        let len = make(&mut self.headers[start..]).min(room);
+        self.headers.truncate(start + len);
+        if len > 0 {
+            let (start, len) = (start as u32, len as u32);
+            self.add(link, 0, len, &[Piece { place: Place::Headers, start, len }]);
+        }
     }
 
     /// Cuts a super-frame: each piece of its payload stays where it is, behind headers of its own.
@@ -165,13 +197,17 @@ impl TunnelOutput {
         let bytes = frame.bytes();
         let parsed = Parsed::new(bytes)?;
         let mut cut = Cut::new(bytes, &parsed, frame.offload())?;
-        let header = Vxlan::new(link.vni);
         for index in 0..cut.count() {
             let payload = cut.payload(index);
-            let headers = cut.headers(index, &bytes[payload.clone()]);
-            let (start, len) = (self.headers.len() as u32, (HEADER_LEN + headers.len()) as u32);
-            self.headers.extend_from_slice(header.as_bytes());
+            let mut headers = cut.headers(index, &bytes[payload.clone()]);
+            let start = self.headers.len() as u32;
+            if let Wrap::Vxlan { vni } = link.wrap {
+                self.headers.extend_from_slice(Vxlan::new(vni).as_bytes());
+            } else {
+                headers = headers.get(L3_OFFSET..).unwrap_or_default();
+            }
             self.headers.extend_from_slice(headers);
+            let len = self.headers.len() as u32 - start;
             let made = Piece { place: Place::Headers, start, len };
             let kept = Piece { place, start: payload.start as u32, len: payload.len() as u32 };
             self.add(link, entropy, len + kept.len, &[made, kept]);
@@ -195,6 +231,7 @@ impl TunnelOutput {
         self.trains.push(Train {
             port: link.port,
             to: link.to,
+            wrap: link.wrap,
             entropy,
             segment: len,
             count: 1,
@@ -209,7 +246,7 @@ impl TunnelOutput {
 impl Train {
     fn takes(&self, link: &Link, entropy: u16, len: u32) -> bool {
         self.open
-            && self.port == link.port
+            && (self.port, self.to, self.wrap) == (link.port, link.to, link.wrap)
             && self.entropy == entropy
             && len <= self.segment
             && self.count < TUNNEL_TRAIN_MAX

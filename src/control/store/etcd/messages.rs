@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Deserializer};
 
-use super::base64;
+use crate::base::base64;
 use crate::control::cluster::ask::Entry;
 
 /// A number, as a text or as itself.

@@ -5,7 +5,6 @@
 //! to try again is for the caller to say.
 
 mod address;
-mod base64;
 mod connection;
 mod error;
 mod messages;
@@ -20,6 +19,7 @@ pub use self::error::EtcdError;
 use self::error::{NOT_FOUND, OUT_OF_RANGE, UNAUTHENTICATED};
 use self::messages::{Authenticated, Event, Granted, Kept, KeyValue, Range, Refusal, Txn, Watched};
 pub use self::tls::TlsFiles;
+use crate::base::base64;
 use crate::base::limits::CLUSTER_PAGE;
 use crate::control::cluster::ask::{Change, Compare, Entry, Listing, Op, Request, Response};
 
