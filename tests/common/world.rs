@@ -557,6 +557,19 @@ pub(crate) fn ping(from: &Host, via: Mac, to: IpAddr, id: u16, payload: &[u8]) -
     frame
 }
 
+/// "Port unreachable" from a host, by way of a MAC, about the packet it quotes.
+pub(crate) fn icmp_unreachable(from: &Host, via: Mac, to: IpAddr, quote: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::new();
+    if to.is_ipv4() {
+        let builder = ip(from, via, from.addr(Family::V4), to, 60);
+        builder.icmpv4_raw(3, 3, [0; 4]).write(&mut frame, quote).unwrap();
+    } else {
+        let builder = ip(from, via, from.addr(Family::V6), to, 60);
+        builder.icmpv6_raw(1, 4, [0; 4]).write(&mut frame, quote).unwrap();
+    }
+    frame
+}
+
 /// Turns a frame that arrived at `host` around: same ports, addresses swapped.
 pub(crate) fn udp_reply(host: &Host, to: &Sent, payload: &[u8]) -> Vec<u8> {
     udp(host, to.src_mac(), to.dst().1, to.src(), payload)

@@ -159,16 +159,7 @@ fn errors_about_flows_that_never_were_are_dropped_and_counted() {
             // Half of them about the connection's ports, with sequence numbers that it never sent.
             let (port, seq) = if n % 2 == 0 { (5_000, 1_000_000_000) } else { (20_000 + n, 1) };
             let quote = tcp(&never, router.mac, port, to, "A", (seq, 1), b"");
-            let mut error = Vec::new();
-            let builder = ip(&router, UPLINK_MAC, router.addr(family), own(family), 60);
-            match family {
-                Family::V4 => {
-                    builder.icmpv4_raw(3, 3, [0; 4]).write(&mut error, &quote[14..]).unwrap();
-                }
-                Family::V6 => {
-                    builder.icmpv6_raw(1, 4, [0; 4]).write(&mut error, &quote[14..]).unwrap();
-                }
-            }
+            let error = icmp_unreachable(&router, UPLINK_MAC, own(family), &quote[14..]);
             scene.world.dropped(UPLINK_PORT, &error, DropReason::IcmpUnrelated);
         }
     });
