@@ -11,11 +11,7 @@ mod host;
 mod net;
 #[path = "sim/node.rs"]
 mod node;
-#[allow(
-    dead_code,
-    clippy::unwrap_used,
-    reason = "only the soak uses it; a test fails by panicking"
-)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #[path = "common/packets.rs"]
 mod packets;
 #[path = "sim/programs.rs"]
@@ -27,11 +23,7 @@ mod rng;
 mod soak;
 #[path = "sim/soak.rs"]
 mod soaking;
-#[allow(
-    dead_code,
-    clippy::unwrap_used,
-    reason = "only the soak uses it; a test fails by panicking"
-)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #[path = "common/world.rs"]
 mod world;
 

@@ -2,6 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::base::ids::{PeerId, PortId};
+use crate::config::BackendKind;
 use crate::control::model::{EventKind, PeerView, StatusInfo};
 use crate::datapath::inspect::{FlowCount, PeerInfo, PortStats};
 use crate::io::own_process::Usage;
@@ -31,7 +32,8 @@ fn everything(ports: u64) -> Metrics {
         port: 4789,
         subnets: Vec::new(),
         mac: crate::wire::mac::Mac::ZERO,
-        backend: text_of("vxlan"),
+        backend: BackendKind::Vxlan,
+        key: None,
         switch_port: PortId(9),
         info,
     };
