@@ -24,6 +24,8 @@ const DESTINATIONS: u32 = 20;
 const FLOWS: u32 = SOCKETS * DESTINATIONS;
 const PORTS: [PortId; 2] = [PortId(1), PortId(2)];
 const BATCH: usize = 64;
+/// Containers that share the outside address: one alone may not have all of its ports.
+const HOLDERS: u32 = 16;
 
 fn addr(v6: bool, net: u8, n: u32) -> Addr {
     if v6 {
@@ -36,6 +38,10 @@ fn addr(v6: bool, net: u8, n: u32) -> Addr {
 
 fn outside(v6: bool) -> Addr {
     addr(v6, 203, 1)
+}
+
+fn holder(n: u32) -> PortId {
+    PortId(1 + (n % HOLDERS) as u16)
 }
 
 /// How the inside sends packets of flow `n`.
@@ -64,7 +70,7 @@ impl Nat {
             mappings: MappingTable::new(Seed(0x5eed)),
         };
         nat.flows.set_share(PORTS[0], FLOWS as usize);
-        nat.mappings.set_share(PORTS[0], FLOWS as usize);
+        (0..HOLDERS).for_each(|n| nat.mappings.set_share(holder(n), FLOWS as usize));
         nat
     }
 
@@ -74,7 +80,8 @@ impl Nat {
             Endpoint { addr: key.src, domain: key.domain, port: key.src_port, proto: key.proto };
         let domain = DomainId::from(UplinkId(0));
         let addr = outside(!key.src.is_v4());
-        let id = self.mappings.acquire(&Wanted { inside, payer: PORTS[0], domain, addr }).unwrap();
+        let payer = holder(key.src_port.into());
+        let id = self.mappings.acquire(&Wanted { inside, payer, domain, addr }).unwrap();
         self.mappings.add_contact(id, key.dst, None);
         let mut back = key.reversed(domain, Scope::Routed);
         back.dst = addr;
@@ -183,7 +190,7 @@ fn set_up(c: &mut Criterion) {
     });
     for percent in [0, 50, 95, 99] {
         let mut table = MappingTable::new(Seed(5));
-        table.set_share(PORTS[0], 100_000);
+        (0..HOLDERS).for_each(|n| table.set_share(holder(n), 100_000));
         table.set_linger(Span::ZERO);
         let want = |host: u32, port: u16| Wanted {
             inside: Endpoint {
@@ -192,7 +199,7 @@ fn set_up(c: &mut Criterion) {
                 port,
                 proto: ipv6::UDP,
             },
-            payer: PORTS[0],
+            payer: holder(host),
             domain: UplinkId(0).into(),
             addr: outside(false),
         };
