@@ -51,13 +51,18 @@ impl Before {
         whoami_tcp(&self.lan.remote, (Lan::ours(Family::V4), 1180).into(), PATIENCE).unwrap();
     }
 
-    /// `wharf run` in the foreground, once the container is up.
+    /// `wharf run` in the foreground, once the container's command runs.
     fn run(&self) -> (std::process::Child, Container) {
         let mut command = self.world.command(&["run", "--name", "web"]);
         command.args(OPTIONS.split(' ')).args(["--", "sleep", "infinity"]);
         let run = command.spawn().unwrap();
         eventually("the container is up", PATIENCE, || self.world.names() == ["web"]);
-        (run, self.world.running("web"))
+        let web = self.world.running("web");
+        let command = format!("/proc/{}/comm", web.pid);
+        eventually("its command has started", PATIENCE, || {
+            std::fs::read_to_string(&command).is_ok_and(|name| name.trim() == "sleep")
+        });
+        (run, web)
     }
 }
 
