@@ -76,16 +76,6 @@ pub struct Tunnel {
     pub mac: Mac,
 }
 
-impl BackendKind {
-    /// Its word in the configuration.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Vxlan => "vxlan",
-            Self::Wireguard => "wireguard",
-        }
-    }
-}
-
 impl Backend {
     /// Its kind.
     pub fn kind(self) -> BackendKind {
