@@ -42,11 +42,12 @@ pub(crate) fn run(global: &Global, args: &Stats) -> Outcome {
     } else if args.workers {
         listing(args.format.json, &stats.workers, || workers_table(&stats.workers))
     } else {
-        listing(args.format.json, &stats.ports, || ports_table(&stats.ports))
+        listing(args.format.json, &stats.ports, || ports_table(&stats.ports, ""))
     }
 }
 
-fn ports_table(ports: &[PortView]) -> String {
+/// `unit` stands behind each amount of bytes.
+fn ports_table(ports: &[PortView], unit: &str) -> String {
     let rows = ports.iter().map(|port| {
         let stats = &port.stats;
         let drops = stats.drops.iter().filter(|(_, n)| *n > 0);
@@ -54,9 +55,9 @@ fn ports_table(ports: &[PortView]) -> String {
             port.name.clone(),
             port.network.clone(),
             count(stats.rx_frames),
-            bytes(stats.rx_bytes),
+            bytes(stats.rx_bytes) + unit,
             count(stats.tx_frames),
-            bytes(stats.tx_bytes),
+            bytes(stats.tx_bytes) + unit,
             list(drops.map(|(reason, n)| format!("{reason} {}", count(*n)))),
         ]
     });
@@ -149,7 +150,7 @@ mod tests {
                 drops: vec![("guard-mac".to_owned(), 1200), ("malformed".to_owned(), 0)],
             },
         };
-        insta::assert_snapshot!(ports_table(&[port]), @r"
+        insta::assert_snapshot!(ports_table(&[port], ""), @r"
         PORT  NETWORK  RX FRAMES        RX  TX FRAMES     TX  DROPS
         web   blue     1,234,567  8.38 GiB          3  180 B  guard-mac 1,200
         ");

@@ -313,14 +313,16 @@ impl Datapath {
     /// used up within a second of short connections. Who has more than its share of them gives up its own.
     fn acquire(&mut self, now: Time, wanted: &Wanted) -> Result<MappingId, DropReason> {
         for _ in 0..CLOSED_FLOWS_PER_PORT {
-            let closed = self.flows.oldest(Class::TcpTransitory);
-            let own = |index| self.flows.get(index).port(Direction::Initiator) == wanted.payer;
-            let closed = match self.mappings.acquire(wanted) {
-                Err(DropReason::PortsExhausted) => closed,
-                Err(DropReason::PortShare) => closed.filter(|index| own(*index)),
+            let own_only = match self.mappings.acquire(wanted) {
+                Err(DropReason::PortsExhausted) => false,
+                Err(DropReason::PortShare) => true,
                 other => return other,
             };
-            let Some(closed) = closed else { break };
+            let Some(closed) = self.flows.oldest(Class::TcpTransitory) else { break };
+            let payer = self.flows.get(closed).port(Direction::Initiator);
+            if own_only && payer != wanted.payer {
+                break;
+            }
             let victim = self.flows.remove(closed);
             self.evicted(now, &victim);
         }

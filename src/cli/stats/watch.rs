@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{Stats, average, hit_rate, sockets_table, summed};
-use crate::cli::human::{bytes, count, list, timestamp, unix_millis};
+use super::{Stats, average, hit_rate, ports_table, sockets_table, summed};
+use crate::cli::human::{count, timestamp, unix_millis};
 use crate::cli::options::Global;
 use crate::cli::output::{Outcome, table};
 use crate::control::model::{PortView, StatsInfo};
@@ -58,26 +58,8 @@ fn tables(args: &Stats, rates: &StatsInfo) -> String {
     } else if args.workers {
         workers_table(&rates.workers)
     } else {
-        ports_table(&rates.ports)
+        ports_table(&rates.ports, "/s")
     }
-}
-
-fn ports_table(ports: &[PortView]) -> String {
-    let rows = ports.iter().map(|port| {
-        let stats = &port.stats;
-        let drops = stats.drops.iter().filter(|(_, n)| *n > 0);
-        [
-            port.name.clone(),
-            port.network.clone(),
-            count(stats.rx_frames),
-            format!("{}/s", bytes(stats.rx_bytes)),
-            count(stats.tx_frames),
-            format!("{}/s", bytes(stats.tx_bytes)),
-            list(drops.map(|(reason, n)| format!("{reason} {}", count(*n)))),
-        ]
-    });
-    let headings = ["PORT", "NETWORK", ">RX FRAMES", ">RX", ">TX FRAMES", ">TX", "DROPS"];
-    table(headings, rows.collect())
 }
 
 fn workers_table(workers: &[WorkerStats]) -> String {
@@ -194,7 +176,7 @@ mod tests {
     fn what_has_grown_is_shown_a_second_and_what_has_not_is_left_out() {
         let info = |port| StatsInfo { ports: vec![port], workers: Vec::new() };
         let rates = rates(&info(web(100, 1)), &info(web(5_100, 4)), 2_000);
-        insta::assert_snapshot!(ports_table(&rates.ports), @r"
+        insta::assert_snapshot!(ports_table(&rates.ports, "/s"), @r"
         PORT  NETWORK  RX FRAMES          RX  TX FRAMES     TX  DROPS
         web   blue         2,500  2.44 MiB/s          0  0 B/s  guard-mac 2
         ");
