@@ -4,9 +4,7 @@
 //! Everything runs in user, network and process namespaces of its own: etcd's members on loopback addresses,
 //! a daemon with directories of its own for each node. What a test starts ends with its namespaces.
 
-use std::process::Command;
-
-use crate::world::text;
+use crate::world::run_in_namespaces;
 
 /// No script takes so many seconds unless it hangs, even on a busy machine.
 const TIMEOUT: &str = "120";
@@ -48,21 +46,7 @@ eventually() { for _ in $(seq 300); do "$@" && return; sleep 0.05; done; echo "g
 
 /// Runs a script; what it printed.
 fn run(script: &str) -> String {
-    let dir = tempfile::tempdir().unwrap();
-    let output = Command::new("timeout")
-        .args(["--kill-after=5", TIMEOUT, "unshare", "--user", "--map-root-user", "--net", "--pid"])
-        .args(["--fork", "--kill-child", "--mount-proc", "bash", "-uc"])
-        .arg(format!("{FUNCTIONS}\n{script}"))
-        .env_clear()
-        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-        .env("WHARF", env!("CARGO_BIN_EXE_wharf"))
-        .env("DIR", dir.path())
-        .env("HOME", dir.path())
-        .output()
-        .unwrap();
-    let (out, err) = (text(&output.stdout), text(&output.stderr));
-    assert!(output.status.success(), "{}:\n{out}\n{err}", output.status);
-    out
+    run_in_namespaces(&format!("{FUNCTIONS}\n{script}"), TIMEOUT)
 }
 
 #[test]

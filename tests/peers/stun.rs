@@ -5,9 +5,7 @@
 //! from the same port to one of the server's sockets: without that company a symmetric translation keeps the
 //! port and looks better than it is. Everything runs in namespaces of its own.
 
-use std::process::Command;
-
-use crate::world::text;
+use crate::world::run_in_namespaces;
 
 /// The script takes half a minute, most of it the programs' waiting for what does not come.
 const TIMEOUT: &str = "300";
@@ -51,22 +49,7 @@ company() {
 "#;
 
 fn run(script: &str) -> String {
-    let dir = tempfile::tempdir().unwrap();
-    let output = Command::new("timeout")
-        .args(["--kill-after=5", TIMEOUT, "unshare", "--user", "--map-root-user", "--net"])
-        .args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-uc"])
-        .arg(format!("{FUNCTIONS}\n{script}"))
-        .env_clear()
-        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-        .env("WHARF", env!("CARGO_BIN_EXE_wharf"))
-        .env("DIR", dir.path())
-        .env("HOME", dir.path())
-        .output()
-        .unwrap();
-    let (out, err) = (text(&output.stdout), text(&output.stderr));
-    assert!(output.status.success(), "{}:\n{out}\n{err}", output.status);
-    println!("{out}"); // shown when the test fails
-    out
+    run_in_namespaces(&format!("{FUNCTIONS}\n{script}"), TIMEOUT)
 }
 
 /// What was said under a heading.

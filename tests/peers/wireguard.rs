@@ -3,9 +3,7 @@
 //! Everything runs in user, mount, network and process namespaces of its own, which end with the test: the
 //! daemon in one, wireguard-go in another at the other end of a cable.
 
-use std::process::Command;
-
-use crate::world::text;
+use crate::world::run_in_namespaces;
 
 /// No script takes so many seconds unless it hangs, even on a busy machine.
 const TIMEOUT: &str = "120";
@@ -58,21 +56,7 @@ dropped() { [[ " $(drops $1) " == *" $2 "* ]]; }
 "#;
 
 fn run(script: &str) -> String {
-    let dir = tempfile::tempdir().unwrap();
-    let output = Command::new("timeout")
-        .args(["--kill-after=5", TIMEOUT, "unshare", "--user", "--map-root-user", "--net", "--pid"])
-        .args(["--mount", "--fork", "--kill-child", "--mount-proc", "bash", "-uc"])
-        .arg(format!("{FUNCTIONS}\n{script}"))
-        .env_clear()
-        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-        .env("WHARF", env!("CARGO_BIN_EXE_wharf"))
-        .env("DIR", dir.path())
-        .env("HOME", dir.path())
-        .output()
-        .unwrap();
-    let (out, err) = (text(&output.stdout), text(&output.stderr));
-    assert!(output.status.success(), "{}:\n{out}\n{err}", output.status);
-    out
+    run_in_namespaces(&format!("{FUNCTIONS}\n{script}"), TIMEOUT)
 }
 
 /// Ping and a megabyte of TCP, both ways and in both families.

@@ -182,6 +182,26 @@ pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+/// Runs a script of bash in namespaces of its own, as root of them; what it printed. It finds our program as
+/// `$WHARF` and a directory of its own as `$DIR`, and may take so many seconds.
+pub(crate) fn run_in_namespaces(script: &str, seconds: &str) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let output = Command::new("timeout")
+        .args(["--kill-after=5", seconds, "unshare", "--user", "--map-root-user", "--net"])
+        .args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-uc", script])
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("WHARF", env!("CARGO_BIN_EXE_wharf"))
+        .env("DIR", dir.path())
+        .env("HOME", dir.path())
+        .output()
+        .unwrap();
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{}:\n{out}\n{err}", output.status);
+    println!("{out}"); // shown when the test fails
+    out
+}
+
 /// A shell function that waits until a command succeeds: `eventually CMD…`.
 pub(crate) const EVENTUALLY: &str = r#"
 eventually() { for _ in $(seq 150); do "$@" && return; sleep 0.1; done; echo "gave up: $*" >&2; return 1; }

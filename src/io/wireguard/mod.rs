@@ -78,6 +78,8 @@ pub struct WireGuard {
     by_key: HashMap<PublicKey, PeerId>,
     /// Eight bits of the numbers of sessions, so that a daemon that starts anew has others.
     life: u32,
+    /// Timers of a peer may run. It is asked for before each wait, too often to look at all peers.
+    busy: bool,
     next_tick: Time,
     /// A packet while its pieces are put together.
     packet: Vec<u8>,
@@ -105,6 +107,7 @@ impl WireGuard {
             by_port: HashMap::new(),
             by_key: HashMap::new(),
             life: u32::from(life[0]),
+            busy: false,
             next_tick: Time::ZERO,
             packet: Vec::new(),
         }
@@ -122,6 +125,7 @@ impl WireGuard {
         self.remove(peer.id);
         let index = self.life << 16 | u32::from(peer.id.0);
         let station = Station::new(&self.identity, key, peer, index, &self.limiter);
+        self.busy |= station.is_busy();
         self.by_port.insert(peer.port, peer.id);
         self.by_key.insert(key, peer.id);
         self.stations.insert(peer.id, station);
@@ -146,7 +150,7 @@ impl WireGuard {
         out: &mut TunnelOutput,
         lost: &mut Vec<Lost>,
     ) {
-        let Self { stations, by_port, packet, .. } = self;
+        let Self { stations, by_port, packet, busy, .. } = self;
         for train in bare.trains() {
             let id = (train.wrap == Wrap::Bare).then(|| by_port.get(&train.port)).flatten();
             let Some(station) = id.and_then(|id| stations.get_mut(id)) else {
@@ -165,6 +169,7 @@ impl WireGuard {
                     packet.clear();
                 }
             }
+            *busy |= station.is_busy();
         }
     }
 
@@ -180,6 +185,8 @@ impl WireGuard {
         room: &mut [u8],
         out: &mut TunnelOutput,
     ) -> Result<Option<(PortId, usize)>, Lost> {
+        // It may wake a peer's timers; if not, the next tick finds out.
+        self.busy = true;
         let parsed = Tunn::parse_incoming_packet(datagram);
         let station = match parsed.map_err(|_| nobody(DropReason::TunnelHeader))? {
             Packet::HandshakeInit(_) => {
@@ -252,8 +259,7 @@ impl WireGuard {
 
     /// When [`tick`](Self::tick) has something to do next.
     pub fn next_deadline(&self) -> Option<Time> {
-        let busy = self.stations.values().any(Station::is_busy);
-        busy.then_some(self.next_tick)
+        self.busy.then_some(self.next_tick)
     }
 
     /// Handshakes that are due, keep-alives, and the end of what was not answered.
@@ -266,6 +272,7 @@ impl WireGuard {
         for station in self.stations.values_mut() {
             station.tick(now, out, lost);
         }
+        self.busy = self.stations.values().any(Station::is_busy);
     }
 }
 
